@@ -1,0 +1,67 @@
+"""Dense networks whose every leaf is an array, so plain ``jax.jit``/``vmap``/``scan`` work on them."""
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+
+class Linear(eqx.Module):
+    """``weight @ x + bias`` over the last axis; orthogonal initialization times ``scale``."""
+
+    weight: Float[Array, "in out"]
+    bias: Float[Array, " out"]
+
+    def __init__(self, in_size: int, out_size: int, *, key: Key[Array, ""], scale: float = 1.0):
+        init = jax.nn.initializers.orthogonal(scale)
+        self.weight = init(key, (in_size, out_size), jnp.float32)
+        self.bias = jnp.zeros(out_size)
+
+    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        """Map the last axis from ``in`` to ``out``."""
+        y = x @ self.weight
+        return y + jnp.broadcast_to(self.bias, y.shape)
+
+
+def layer_norm(x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+    """Zero mean, unit variance over the last axis (Ba et al. 2016), without scale and shift."""
+    x = x - jnp.mean(x, -1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-5)
+
+
+class MLP(eqx.Module):
+    """Hidden layers of the given sizes, then a linear output. Works over any leading axes."""
+
+    layers: tuple[Linear, ...]
+    activation: Callable = eqx.field(static=True)
+    norm: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_size: int,
+        hidden: Sequence[int],
+        out_size: int,
+        *,
+        key: Key[Array, ""],
+        activation: Callable = jax.nn.relu,
+        norm: bool = False,
+        out_scale: float = 1.0,
+    ):
+        """Build the layers; ``norm`` puts a layer norm in front of each activation."""
+        keys = jax.random.split(key, len(hidden) + 1)
+        sizes = (in_size, *hidden)
+        self.layers = tuple(
+            Linear(m, n, key=k, scale=2**0.5)
+            for m, n, k in zip(sizes[:-1], sizes[1:], keys[:-1], strict=True)
+        ) + (Linear(sizes[-1], out_size, key=keys[-1], scale=out_scale),)
+        self.activation = activation
+        self.norm = norm
+
+    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        """Apply the network over the last axis."""
+        for layer in self.layers[:-1]:
+            x = layer(x)
+            x = self.activation(layer_norm(x) if self.norm else x)
+        return self.layers[-1](x)
