@@ -1,0 +1,29 @@
+"""Environments: what learning and evaluation see of them."""
+
+from mairl.envs.gymnasium import (
+    Act,
+    Batch,
+    Collector,
+    EpisodeEnd,
+    Evaluation,
+    episode_seed,
+    evaluate_episodes,
+    flatten_obs,
+    make_spec,
+    random_return,
+    sample_random,
+)
+
+__all__ = [
+    "Act",
+    "Batch",
+    "Collector",
+    "EpisodeEnd",
+    "Evaluation",
+    "episode_seed",
+    "evaluate_episodes",
+    "flatten_obs",
+    "make_spec",
+    "random_return",
+    "sample_random",
+]

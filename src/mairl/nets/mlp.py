@@ -37,6 +37,7 @@ class MLP(eqx.Module):
     layers: tuple[Linear, ...]
     activation: Callable = eqx.field(static=True)
     norm: bool = eqx.field(static=True)
+    dropout: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class MLP(eqx.Module):
         key: Key[Array, ""],
         activation: Callable = jax.nn.relu,
         norm: bool = False,
+        dropout: float = 0.0,
         out_scale: float = 1.0,
     ):
         """Build the layers; ``norm`` puts a layer norm in front of each activation."""
@@ -58,10 +60,16 @@ class MLP(eqx.Module):
         ) + (Linear(sizes[-1], out_size, key=keys[-1], scale=out_scale),)
         self.activation = activation
         self.norm = norm
+        self.dropout = dropout
 
-    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-        """Apply the network over the last axis."""
-        for layer in self.layers[:-1]:
+    def __call__(
+        self, x: Float[Array, "*batch in"], *, key: Key[Array, ""] | None = None
+    ) -> Float[Array, "*batch out"]:
+        """Apply the network over the last axis; hidden units drop out only when given a key."""
+        for i, layer in enumerate(self.layers[:-1]):
             x = layer(x)
             x = self.activation(layer_norm(x) if self.norm else x)
+            if self.dropout and key is not None:
+                keep = jax.random.bernoulli(jax.random.fold_in(key, i), 1.0 - self.dropout, x.shape)
+                x = jnp.where(keep, x / (1.0 - self.dropout), 0.0)
         return self.layers[-1](x)

@@ -1,0 +1,45 @@
+"""What every policy can do."""
+
+import abc
+
+import equinox as eqx
+from jaxtyping import Array, Float, Key
+
+
+class Policy(eqx.Module):
+    """pi(action | obs) on normalized observations and inside actions."""
+
+    @abc.abstractmethod
+    def sample(
+        self, obs: Float[Array, "*batch obs"], key: Key[Array, ""]
+    ) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch"]]:
+        """A differentiable sample, and an unbiased estimate of the entropy in nats (E[-log pi])."""
+
+    @abc.abstractmethod
+    def mode(self, obs: Float[Array, "*batch obs"]) -> Float[Array, "*batch action"]:
+        """The deterministic action."""
+
+    @abc.abstractmethod
+    def log_prob(
+        self, obs: Float[Array, "*batch obs"], action: Float[Array, "*batch action"]
+    ) -> Float[Array, "*batch"]:
+        """Log-probability (log-density when continuous) of a given action, in nats."""
+
+    @abc.abstractmethod
+    def reproduce(
+        self,
+        obs: Float[Array, "*batch obs"],
+        action: Float[Array, "*batch action"],
+        key: Key[Array, ""],
+    ) -> Float[Array, "*batch action"]:
+        """The given action forward, the reparameterized sample's derivative backward.
+
+        The noise that would have produced ``action`` is inferred and held fixed, as SVG does
+        (Heess et al. 2015, section 4.1), so real transitions can be followed by gradients.
+        """
+
+    @abc.abstractmethod
+    def cloning_loss(
+        self, obs: Float[Array, "*batch obs"], action: Float[Array, "*batch action"]
+    ) -> Float[Array, ""]:
+        """Mean behavioral-cloning loss; finite for actions on their bounds."""

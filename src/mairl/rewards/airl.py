@@ -1,0 +1,111 @@
+"""The adversarial reward f = g + gamma * h(next_obs) - h(obs), and how an end counts.
+
+This is the only file that knows the shape of f and what happens after termination.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from mairl.nets.mlp import MLP
+from mairl.types import Transition
+
+
+class AIRLReward(eqx.Module):
+    """f(s, a, s') = g(s, a) + gamma * (1 - terminated) * h(s') - h(s) (Fu et al. 2018, eq. 4).
+
+    On normalized observations and inside actions. ``state_only`` makes g a function of the
+    observation alone, which is what transfers to other dynamics; ``shaping`` can be switched
+    off, then f = g.
+    """
+
+    reward: MLP
+    potential: MLP | None
+    gamma: float = eqx.field(static=True)
+    state_only: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        obs_size: int,
+        action_size: int,
+        hidden: Sequence[int],
+        *,
+        gamma: float,
+        state_only: bool,
+        shaping: bool,
+        dropout: float = 0.0,
+        key: Key[Array, ""],
+    ):
+        """Two networks, g and h, of the same hidden sizes."""
+        g_key, h_key = jax.random.split(key)
+        in_size = obs_size if state_only else obs_size + action_size
+        self.reward = MLP(in_size, hidden, 1, key=g_key, activation=jax.nn.tanh, dropout=dropout)
+        self.potential = (
+            MLP(obs_size, hidden, 1, key=h_key, activation=jax.nn.tanh, dropout=dropout)
+            if shaping
+            else None
+        )
+        self.gamma = gamma
+        self.state_only = state_only
+
+    def g(
+        self,
+        obs: Float[Array, "*batch obs"],
+        action: Float[Array, "*batch action"],
+        *,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "*batch"]:
+        """The reward proper, free of shaping."""
+        x = obs if self.state_only else jnp.concatenate([obs, action], -1)
+        return self.reward(x, key=key)[..., 0]
+
+    def h(
+        self, obs: Float[Array, "*batch obs"], *, key: Key[Array, ""] | None = None
+    ) -> Float[Array, "*batch"]:
+        """The potential; zero without shaping."""
+        if self.potential is None:
+            return jnp.zeros(obs.shape[:-1])
+        return self.potential(obs, key=key)[..., 0]
+
+    def f(
+        self, transition: Transition, *, key: Key[Array, ""] | None = None
+    ) -> Float[Array, "*batch"]:
+        """The shaped reward; the potential after a termination is zero."""
+        g_key, h_key, next_key = (None, None, None) if key is None else jax.random.split(key, 3)
+        value = self.g(transition.obs, transition.action, key=g_key)
+        if self.potential is None:
+            return value
+        future = self.gamma * (1.0 - transition.terminated)
+        next_h = self.h(transition.next_obs, key=next_key)
+        return value + future * next_h - self.h(transition.obs, key=h_key)
+
+
+def end_logits(
+    expert_ended: Float[Array, ""], policy_ended: Float[Array, ""], bound: float
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Log-ratios (expert : policy) of being past an end, and of being before it.
+
+    An episode that terminates at step T spends a share gamma^T of its discounted time in an
+    absorbing state. ``expert_ended`` and ``policy_ended`` are the means of that share. The
+    optimal discriminator's logit of the absorbing state is then known in closed form, and needs
+    no network: log(expert_ended / policy_ended). Before the end, it adds
+    log((1 - expert_ended) / (1 - policy_ended)) to the discriminator of live steps.
+    When neither side ever ends, an end counts as the worst there is.
+    """
+    expert, policy = jnp.float32(expert_ended), jnp.float32(policy_ended)
+    tiny = jnp.exp(-2.0 * bound)
+    ended = jnp.where(expert > 0, jnp.log(expert + tiny) - jnp.log(policy + tiny), -bound)
+    live = jnp.log(1.0 - expert + tiny) - jnp.log(1.0 - policy + tiny)
+    return jnp.clip(ended, -bound, bound), jnp.clip(live, -bound, bound)
+
+
+def ended_share(lengths: Sequence[int], terminated: Sequence[bool], gamma: float) -> float:
+    """Mean over episodes of gamma^T where they terminated, else 0 (see ``end_logits``)."""
+    if not lengths:
+        return 0.0
+    return sum(gamma**n if t else 0.0 for n, t in zip(lengths, terminated, strict=True)) / len(
+        lengths
+    )
