@@ -151,6 +151,17 @@ def sample_segments(
     return segments, same_episode * (times < replay.filled).astype(jnp.float32)
 
 
+def newest(replay: Replay, length: int) -> tuple[Transition, Float[Array, "length num_envs"]]:
+    """The newest ``length`` rows of every environment, oldest first, and which steps count.
+
+    The mask is 1 up to and including the first ``last``, as in :func:`sample_segments`.
+    """
+    rows = (replay.position - length + jnp.arange(length, dtype=jnp.int32)) % replay.capacity
+    going_on = jnp.cumprod(1.0 - replay.last[rows], axis=0)
+    mask = jnp.concatenate([jnp.ones((1, replay.num_envs)), going_on[:-1]])
+    return jax.tree.map(lambda ring: ring[rows], replay.data), mask
+
+
 def _row(replay: Replay, time: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
     """Row of a time counted from the oldest row kept."""
     return (replay.position - replay.filled + time) % replay.capacity

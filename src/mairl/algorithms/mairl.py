@@ -1,21 +1,21 @@
 """MAIRL: policy and reward from demonstrations, through a learned model. Read this file first.
 
-    for every few environment steps:
-        collect them with the policy, add them to the replay
-        repeat (one compiled program):
-            dynamics   fit F(s, a) to replay and demonstrations
-            reward     f = g + gamma h' - h tells demonstrations from: replay, and rollouts of the
-                       current policy through F started at demonstrated and replayed states
-            value      Q of the bounded reward, temporal difference on replay and demonstrations
-            policy     climb sum_t gamma^t [r + entropy] + gamma^H Q along rollouts through F,
-                       by the gradient of the rollout itself
+    collect a few steps with the policy, add them to the replay, then repeat, all compiled:
 
-Everything here works on normalized observations and inside actions.
+        dynamics   fit F(s, a) to replayed and demonstrated transitions
+        reward     f = g + gamma h' - h learns to tell demonstrations from replayed transitions
+                   and from rollouts of the current policy through F, started at demonstrated
+                   and replayed states
+        value      Q of that reward by temporal difference, on replay and demonstrations
+        policy     climb sum_t gamma^t [r + temperature * entropy] + gamma^H Q along rollouts,
+                   by the gradient of the rollout itself
+
+The horizon H is the dial: 0 leaves the policy to Q alone (off-policy AIRL with SAC's gradient),
+10 without a value on anchored rollouts is the paper (Sun et al. 2021). Everything here works on
+normalized observations and inside actions.
 """
 
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,89 +23,25 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from mairl import replay as replays
+from mairl.algorithms.config import PRESETS, MAIRLConfig, split
 from mairl.dynamics import Ensemble, make_dynamics
-from mairl.losses.dynamics import dynamics_loss
+from mairl.losses.dynamics import ensemble_loss
+from mairl.losses.policy import policy_loss, temperature_loss
 from mairl.losses.reward import reward_loss
 from mairl.losses.value import value_loss
-from mairl.normalizer import Normalizer
+from mairl.normalizer import Normalizer, fit
 from mairl.policies import Policy, make_policy
 from mairl.replay import Replay
-from mairl.rewards import AIRLReward, end_logits
-from mairl.rollout import anchored, imagine, objective
+from mairl.rewards import AIRLReward, BoundedReward, end_logits
+from mairl.rollout import anchored, imagine
 from mairl.types import EnvSpec, Metrics, Transition
 from mairl.value import ActionValue, polyak
 
-
-@dataclass(frozen=True)
-class DynamicsConfig:
-    """The learned model F(s, a)."""
-
-    kind: Literal["tokens", "window", "released", "mlp", "gru"] = "mlp"
-    width: int = 128
-    depth: int = 2
-    members: int = 4
-    learning_rate: float = 1e-3
-    batch_size: int = 128
-
-
-@dataclass(frozen=True)
-class RewardConfig:
-    """The learned reward f and the discriminator it makes."""
-
-    hidden: tuple[int, ...] = (128, 128)
-    learning_rate: float = 1e-4
-    gradient_penalty: float = 1.0
-    state_only: bool = False
-    shaping: bool = False
-    log_prob: bool = False
-    bound: float = 5.0
-    transform: str = "softplus"
-    imagined: float = 0.5
-    imagined_horizon: int = 1
-    dropout: float = 0.0
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    """The policy and how it climbs."""
-
-    hidden: tuple[int, ...] = (128, 128)
-    learning_rate: float = 1e-4
-    horizon: int = 0
-    target_entropy: float = -2.0
-    temperature: float = 0.1
-    temperature_rate: float = 3e-4
-    dropout: float = 0.0
-
-
-@dataclass(frozen=True)
-class ValueConfig:
-    """The critics."""
-
-    hidden: tuple[int, ...] = (128, 128)
-    learning_rate: float = 3e-4
-    members: int = 2
-    tau: float = 0.005
-    steps: int = 2
-
-
-@dataclass(frozen=True)
-class MAIRLConfig:
-    """All of the algorithm's settings."""
-
-    gamma: float = 0.99
-    batch_size: int = 128
-    iterations: int = 2
-    decay: float = 0.5
-    final_rate: float = 0.1
-    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
-    reward: RewardConfig = field(default_factory=RewardConfig)
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    value: ValueConfig = field(default_factory=ValueConfig)
+__all__ = ["PRESETS", "MAIRLConfig", "State", "exploit", "explore", "initialize", "update"]
 
 
 class Parameters(NamedTuple):
-    """What gradient descent changes."""
+    """What gradient descent changes; a second one of these holds the optimizers' states."""
 
     dynamics: Ensemble
     reward: AIRLReward
@@ -115,7 +51,12 @@ class Parameters(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything learned."""
+    """Everything learned.
+
+    ``expert_ended`` and ``policy_ended`` are the shares of discounted time that demonstrations
+    and recent episodes spend after a termination (``rewards.ended_share``); the training loop
+    sets the latter.
+    """
 
     params: Parameters
     target_value: ActionValue
@@ -126,180 +67,319 @@ class State(NamedTuple):
     policy_ended: Float[Array, ""]
 
 
-def optimizer():
-    """Adam with clipped gradients; the rate is applied outside, so that it may change."""
-    return optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam())
+def initialize(
+    config: MAIRLConfig,
+    spec: EnvSpec,
+    expert: Transition,
+    random: Transition,
+    expert_ended: float,
+    *,
+    key: Key[Array, ""],
+) -> State:
+    """Fresh networks, and the scales of observations and of their changes.
 
-
-def init(config: MAIRLConfig, spec: EnvSpec, normalizer, delta_scale, expert_ended, *, key) -> State:
-    k = dict(zip(("dynamics", "reward", "value", "policy"), jax.random.split(key, 4), strict=True))
-    o, a = spec.obs_size, spec.action_size
-    c = config
+    ``expert`` and ``random`` are transitions ``[N, ...]`` in the environment's units; scales are
+    those of an even mixture of both, and stay fixed.
+    """
+    keys = split(key, "dynamics", "reward", "value", "policy")
+    obs, action = spec.obs_size, spec.action_size
+    d, r, v, p = config.dynamics, config.reward, config.value, config.policy
+    normalizer = fit(expert.obs, random.obs)
     params = Parameters(
         dynamics=Ensemble(
-            lambda key: make_dynamics(
-                c.dynamics.kind, o, a, c.dynamics.width, c.dynamics.depth, key=key
-            ),
-            c.dynamics.members,
-            key=k["dynamics"],
+            lambda key: make_dynamics(d.kind, obs, action, d.width, d.depth, key=key),
+            d.members,
+            key=keys["dynamics"],
         ),
         reward=AIRLReward(
-            o, a, c.reward.hidden, gamma=c.gamma, state_only=c.reward.state_only,
-            shaping=c.reward.shaping, dropout=c.reward.dropout, key=k["reward"],
+            obs,
+            action,
+            r.hidden,
+            gamma=config.gamma,
+            state_only=r.state_only,
+            shaping=r.shaping,
+            dropout=r.dropout,
+            key=keys["reward"],
         ),
-        value=ActionValue(o, a, c.value.hidden, c.value.members, key=k["value"]),
+        value=ActionValue(obs, action, v.hidden, v.members, key=keys["value"]),
         policy=make_policy(
-            o, a, spec.discrete, c.policy.hidden, dropout=c.policy.dropout, key=k["policy"]
+            obs, action, spec.discrete, p.hidden, dropout=p.dropout, key=keys["policy"]
         ),
-        log_temperature=jnp.log(jnp.float32(c.policy.temperature)),
+        log_temperature=jnp.log(jnp.float32(p.temperature)),
     )
     return State(
         params=params,
         target_value=jax.tree.map(jnp.copy, params.value),
-        optimizers=Parameters(*(optimizer().init(p) for p in params)),
+        optimizers=Parameters(*(_optimizer().init(part) for part in params)),
         normalizer=normalizer,
-        delta_scale=delta_scale,
+        delta_scale=_change_scale(normalizer, expert, random),
         expert_ended=jnp.float32(expert_ended),
         policy_ended=jnp.float32(0.0),
     )
 
 
-def policy_reward(config, reward, transition, live_logit):
-    """The reward the policy sees."""
-    f = reward.f(transition) + live_logit
-    return transform(config, f)
+def explore(state: State, obs: Float[Array, "n obs"], *, key: Key[Array, ""]):
+    """Sampled inside actions ``[n, action]`` for observations in the environment's units."""
+    return state.params.policy.sample(state.normalizer.normalize(obs), key)[0]
 
 
-def transform(config, f):
-    b = config.reward.bound
-    if config.reward.transform == "softplus":
-        return jax.nn.softplus(b * jnp.tanh(f / b))
-    return b * jnp.tanh(f / b)
+def exploit(state: State, obs: Float[Array, "n obs"]):
+    """Deterministic inside actions ``[n, action]`` for observations in the environment's units."""
+    return state.params.policy.mode(state.normalizer.normalize(obs))
 
 
-def update(config: MAIRLConfig, spec_discrete, state: State, replay: Replay, expert: Transition, iterations: int, progress, *, key):
-    """``iterations`` rounds of all steps, in one program. Returns (state, metrics)."""
-    decay = jnp.clip((1.0 - progress) / config.decay, config.final_rate, 1.0) if config.decay else 1.0
-    act_size = expert.action.shape[-1]
-    target_entropy = (
-        0.2 * jnp.log(act_size) if spec_discrete else config.policy.target_entropy * act_size
-    )
-    ended_logit, live_logit = end_logits(state.expert_ended, state.policy_ended, config.reward.bound)
-    end_value = transform(config, ended_logit) / (1.0 - config.gamma)
-    half = config.batch_size // 2
-    N = expert.terminated.shape[0]
+def update(
+    config: MAIRLConfig,
+    spec: EnvSpec,
+    state: State,
+    replay: Replay,
+    expert: Transition,
+    progress: Float[Array, ""],
+    *,
+    iterations: int,
+    key: Key[Array, ""],
+) -> tuple[State, Metrics]:
+    """``iterations`` rounds of all four steps in one program; metrics are their means.
 
-    def normalize(t):
-        return t._replace(
-            obs=state.normalizer.normalize(t.obs), next_obs=state.normalizer.normalize(t.next_obs)
+    ``progress`` is the share of the environment steps already taken (0 to 1): learning rates of
+    reward and policy fall with it, so that what is handed over at the end is settled.
+    """
+    step = _Step(config, spec, state, replay, expert, progress)
+
+    def iteration(learner: _Learner, key: Key[Array, ""]) -> tuple[_Learner, Metrics]:
+        keys = split(key, "dynamics", "reward", "value", "policy")
+        metrics: Metrics = {}
+        for name in ("dynamics", "reward", "value", "policy"):
+            learner, new = getattr(step, name)(learner, keys[name])
+            metrics |= new
+        return learner, metrics
+
+    learner = _Learner(state.params, state.target_value, state.optimizers)
+    learner, metrics = jax.lax.scan(iteration, learner, jax.random.split(key, iterations))
+    return state._replace(**learner._asdict()), jax.tree.map(jnp.mean, metrics)
+
+
+class _Learner(NamedTuple):
+    """The part of the state that an iteration changes."""
+
+    params: Parameters
+    target_value: ActionValue
+    optimizers: Parameters
+
+    def descend(self, name: str, rate, loss) -> tuple["_Learner", Metrics]:
+        """One Adam step of the part ``name`` on ``loss(part) -> (value, metrics)``."""
+        part = getattr(self.params, name)
+        (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(part)
+        change, optimizer = _optimizer().update(gradient, getattr(self.optimizers, name))
+        part = jax.tree.map(lambda p, c: p - rate * c, part, change)
+        metrics = {**metrics, f"{name}/gradient_norm": optax.global_norm(gradient)}
+        return self._replace(
+            params=self.params._replace(**{name: part}),
+            optimizers=self.optimizers._replace(**{name: optimizer}),
+        ), metrics
+
+
+class _Step:
+    """The four steps of an iteration: ``(learner, key) -> (learner, metrics)``.
+
+    Holds what stays the same during one call of ``update``.
+    """
+
+    def __init__(self, config: MAIRLConfig, spec: EnvSpec, state, replay, expert, progress):
+        self.config, self.state, self.replay, self.expert = config, state, replay, expert
+        self.half = config.batch_size // 2
+        falling = (1.0 - progress) / max(config.decay, 1e-9)
+        self.rate = jnp.clip(falling, config.final_rate, 1.0)
+        ended, live = end_logits(state.expert_ended, state.policy_ended, config.reward.bound)
+        self.bounded = BoundedReward(config.reward.bound, config.reward.positive, live)
+        self.end_value = self.bounded.transform(ended) / (1.0 - config.gamma)
+        self.target_entropy = (
+            0.2 * jnp.log(spec.action_size)
+            if spec.discrete
+            else config.policy.target_entropy * spec.action_size
         )
 
-    def sample_expert(key, n):
-        i = jax.random.randint(key, (n,), 0, N)
-        return normalize(jax.tree.map(lambda x: x[i], expert))
-
-    def sample_replay(key, n):
-        return normalize(replays.sample(replay, key, n))
-
-    def apply(name, params, optimizers, rate, loss, *args):
-        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(getattr(params, name), *args)
-        updates, new_opt = optimizer().update(grads, getattr(optimizers, name))
-        new = jax.tree.map(lambda p, u: p - rate * u, getattr(params, name), updates)
-        metrics = {**metrics, f"{name}/gradient_norm": optax.global_norm(grads)}
-        return params._replace(**{name: new}), optimizers._replace(**{name: new_opt}), metrics
-
-    def iteration(carry, key):
-        params, target_value, opts = carry
-        k = jax.random.split(key, 16)
-        metrics = {}
-        # dynamics
-        if config.policy.horizon or config.reward.imagined:
-            m, b = config.dynamics.members, config.dynamics.batch_size
-            db = jax.tree.map(
-                lambda x, y: jnp.concatenate([x, y]),
-                sample_replay(k[0], m * b * 3 // 4), sample_expert(k[1], m * b // 4),
+    def dynamics(self, learner: _Learner, key):
+        """Each member fits its own draw: half of it replayed, half demonstrated transitions."""
+        c = self.config.dynamics
+        metrics: Metrics = {}
+        for step_key in jax.random.split(key, c.steps):
+            expert_key, replay_key = jax.random.split(step_key)
+            rows = c.members * c.batch_size // 2
+            both = self._expert(expert_key, rows), self._replay(replay_key, rows)
+            batch = jax.tree.map(
+                lambda *xs: jnp.concatenate(
+                    [x.reshape(c.members, -1, *x.shape[1:]) for x in xs], axis=1
+                ),
+                *both,
             )
-            # interleave so each member gets its share of both
-            perm = jax.random.permutation(k[2], m * b)
-            db = jax.tree.map(lambda x: x[perm].reshape(m, b, *x.shape[1:]), db)
+            learner, metrics = learner.descend(
+                "dynamics",
+                c.learning_rate,
+                lambda ensemble, batch=batch: ensemble_loss(
+                    ensemble, self.state.delta_scale, batch
+                ),
+            )
+        return learner, metrics
 
-            def dyn_loss(ensemble, batch):
-                loss, mt = jax.vmap(lambda mem, ba: dynamics_loss(mem, state.delta_scale, ba))(
-                    ensemble.members, batch
-                )
-                return jnp.sum(loss), jax.tree.map(jnp.mean, mt)
+    def reward(self, learner: _Learner, key):
+        """Demonstrations against replayed transitions and the current policy's imagined ones."""
+        c = self.config.reward
+        keys = split(key, "expert", "replay", "imagined", "loss")
+        expert = self._expert(keys["expert"], self.half)
+        negative, weight = self._replay(keys["replay"], self.half), jnp.ones(self.half)
+        if c.imagined:
+            made, alive = self._imagined(learner, c.imagined_horizon, keys["imagined"])
+            negative = jax.tree.map(lambda *xs: jnp.concatenate(xs), negative, made)
+            # Shares of the two kinds are by weight, not by number of rows.
+            weight = jnp.concatenate(
+                [(1.0 - c.imagined) * weight, c.imagined / c.imagined_horizon * alive]
+            )
+        policy = learner.params.policy
+        return learner.descend(
+            "reward",
+            c.learning_rate * self.rate,
+            lambda reward: reward_loss(
+                reward,
+                expert,
+                negative,
+                self._log_prob(policy, expert),
+                self._log_prob(policy, negative),
+                weight,
+                gradient_penalty=c.gradient_penalty,
+                expert_weight=c.expert_weight,
+                key=keys["loss"],
+            ),
+        )
 
-            params, opts, mt = apply("dynamics", params, opts, config.dynamics.learning_rate, dyn_loss, db)
-            metrics |= mt
-        # reward
-        eb, rb = sample_expert(k[3], half), sample_replay(k[4], half)
-        neg, w = rb, jnp.ones(half)
-        if config.reward.imagined:
-            starts = jnp.concatenate([sample_expert(k[5], half // 2).obs, sample_replay(k[6], half // 2).obs])
-            starts = starts.reshape(2, -1, starts.shape[-1]).swapaxes(0, 1).reshape(half, -1)
-            ro = imagine(params.policy, params.dynamics, state.delta_scale, starts, config.reward.imagined_horizon, key=k[7])
-            im = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), ro.transition)
-            share = config.reward.imagined
-            w = jnp.concatenate([(1 - share) * jnp.ones(half), share * ro.alive.reshape(-1) / config.reward.imagined_horizon])
-            neg = jax.lax.stop_gradient(jax.tree.map(lambda x, y: jnp.concatenate([x, y]), rb, im))
-        if config.reward.log_prob:
-            lp_e = jnp.clip(params.policy.log_prob(eb.obs, eb.action), -10, 10)
-            lp_n = jnp.clip(params.policy.log_prob(neg.obs, neg.action), -10, 10)
+    def value(self, learner: _Learner, key):
+        """Temporal difference of the bounded reward; half of each batch is demonstrations."""
+        c = self.config.value
+        metrics: Metrics = {}
+        for step_key in jax.random.split(key, c.steps) if c.steps else ():
+            batch_key, loss_key = jax.random.split(step_key)
+            batch = self._mixed(batch_key)
+            params = learner.params
+            rewards = self.bounded(params.reward, batch)
+            learner, metrics = learner.descend(
+                "value",
+                c.learning_rate,
+                lambda value, batch=batch, rewards=rewards, params=params, key=loss_key, target=learner.target_value: (  # noqa: E501
+                    value_loss(
+                        value,
+                        target,
+                        params.policy,
+                        batch,
+                        rewards,
+                        jnp.exp(params.log_temperature),
+                        self.end_value,
+                        gamma=self.config.gamma,
+                        key=key,
+                    )
+                ),
+            )
+            target = polyak(learner.target_value, learner.params.value, c.tau)
+            learner = learner._replace(target_value=target)
+            metrics["reward/mean_expert"] = jnp.mean(rewards[: self.half])
+            metrics["reward/mean"] = jnp.mean(rewards[self.half :])
+        return learner, metrics
+
+    def policy(self, learner: _Learner, key):
+        """Climb the objective's own gradient, then move the temperature to its target."""
+        c, params = self.config.policy, learner.params
+        keys = split(key, "batch", "rollout", "final")
+        if c.anchored:
+            # The newest steps of every environment: on-policy, as the paper's are.
+            segment, mask = replays.newest(self.replay, c.horizon)
+            segment = self._normalize(segment)
         else:
-            lp_e, lp_n = jnp.zeros(half), jnp.zeros(neg.terminated.shape[0])
-        params, opts, mt = apply(
-            "reward", params, opts, config.reward.learning_rate * decay,
-            lambda r: reward_loss(r, eb, neg, jax.lax.stop_gradient(lp_e), jax.lax.stop_gradient(lp_n), w,
-                                  gradient_penalty=config.reward.gradient_penalty, key=k[8]),
-        )
-        metrics |= mt
-        alpha = jnp.exp(params.log_temperature)
+            obs = self._mixed(keys["batch"]).obs
 
-        # value
-        for j in range(config.value.steps):
-            kk = jax.random.split(k[9 + j], 3)
-            vb = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), sample_expert(kk[0], half), sample_replay(kk[1], half))
-            r = policy_reward(config, params.reward, vb, live_logit)
-            params, opts, mt = apply(
-                "value", params, opts, config.value.learning_rate,
-                lambda v: value_loss(v, target_value, params.policy, vb, r, alpha, end_value, gamma=config.gamma, key=kk[2]),
+        def rollout(policy: Policy):
+            model = params.dynamics, self.state.delta_scale
+            if c.anchored:
+                return anchored(policy, *model, segment, mask, key=keys["rollout"])
+            starts = self._deal(obs)
+            return imagine(policy, *model, starts, c.horizon, key=keys["rollout"])
+
+        learner, metrics = learner.descend(
+            "policy",
+            c.learning_rate * self.rate,
+            lambda policy: policy_loss(
+                policy,
+                rollout,
+                params.value if self.config.value.steps else None,
+                lambda transition: self.bounded(params.reward, transition),
+                jnp.exp(params.log_temperature),
+                self.end_value,
+                self.config.gamma,
+                key=keys["final"],
+            ),
+        )
+        if c.temperature_rate:
+            learner, more = learner.descend(
+                "log_temperature",
+                c.temperature_rate,
+                lambda log: temperature_loss(log, metrics["policy/entropy"], self.target_entropy),
             )
-            target_value = polyak(target_value, params.value, config.value.tau)
-        metrics |= mt
-        metrics["reward/mean"] = jnp.mean(r[half:])
-        metrics["reward/mean_expert"] = jnp.mean(r[:half])
+            metrics |= more
+        return learner, metrics
 
-        # policy
-        starts = vb.obs.reshape(2, half, -1).swapaxes(0, 1).reshape(2 * half, -1)
-
-        def policy_loss(policy):
-            kr, ka = jax.random.split(k[14])
-            if config.policy.horizon:
-                ro = imagine(policy, params.dynamics, state.delta_scale, starts, config.policy.horizon, key=kr)
-                action, entropy = policy.sample(ro.final_obs, ka)
-                q = jnp.mean(params.value(ro.final_obs, action), 0) + alpha * entropy
-                rew = policy_reward(config, params.reward, ro.transition, live_logit)
-                ret = objective(ro, rew, alpha, end_value, q, config.gamma)
-                entropy = ro.entropy[0]
-            else:
-                action, entropy = policy.sample(starts, ka)
-                q = jnp.mean(params.value(starts, action), 0)
-                ret = q + alpha * entropy
-            return -jnp.mean(ret), {"policy/objective": jnp.mean(ret), "policy/entropy": jnp.mean(entropy)}
-
-        params, opts, mt = apply("policy", params, opts, config.policy.learning_rate * decay, policy_loss)
-        metrics |= mt
-        ent = mt["policy/entropy"]
-        params, opts, mt = apply(
-            "log_temperature", params, opts, config.policy.temperature_rate,
-            lambda lt: (jnp.exp(lt) * jax.lax.stop_gradient(ent - target_entropy), {"policy/temperature": alpha}),
+    def _imagined(self, learner: _Learner, horizon: int, key):
+        """Transitions of the current policy in the model, flat, and how alive each is."""
+        batch_key, rollout_key = jax.random.split(key)
+        starts = self._deal(self._mixed(batch_key).obs[:: 2])
+        rollout = imagine(
+            learner.params.policy,
+            learner.params.dynamics,
+            self.state.delta_scale,
+            starts,
+            horizon,
+            key=rollout_key,
         )
-        metrics["policy/temperature"] = alpha
-        return (params, target_value, opts), metrics
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.transition)
+        return jax.lax.stop_gradient((flat, rollout.alive.reshape(-1)))
 
-    (params, target_value, opts), metrics = jax.lax.scan(
-        iteration, (state.params, state.target_value, state.optimizers), jax.random.split(key, iterations)
-    )
-    metrics = jax.tree.map(jnp.mean, metrics)
-    metrics["reward/ended_logit"] = ended_logit
-    return state._replace(params=params, target_value=target_value, optimizers=opts), metrics
+    def _log_prob(self, policy: Policy, batch: Transition):
+        """log pi of the batch's actions under the current policy; zero where f alone decides."""
+        if not self.config.reward.log_prob:
+            return jnp.zeros(batch.terminated.shape)
+        log_prob = jax.lax.stop_gradient(policy.log_prob(batch.obs, batch.action))
+        return jnp.clip(log_prob, -10.0, 10.0)
+
+    def _deal(self, obs):
+        """Reorder [expert; replay] rows so that every ensemble member gets as many of both."""
+        members = self.config.dynamics.members
+        return obs.reshape(-1, members, obs.shape[-1]).swapaxes(0, 1).reshape(obs.shape)
+
+    def _mixed(self, key) -> Transition:
+        """Half a batch of demonstrations, then half a batch of replay."""
+        expert_key, replay_key = jax.random.split(key)
+        both = self._expert(expert_key, self.half), self._replay(replay_key, self.half)
+        return jax.tree.map(lambda *xs: jnp.concatenate(xs), *both)
+
+    def _expert(self, key, n: int) -> Transition:
+        rows = jax.random.randint(key, (n,), 0, self.expert.terminated.shape[0])
+        return self._normalize(jax.tree.map(lambda x: x[rows], self.expert))
+
+    def _replay(self, key, n: int) -> Transition:
+        return self._normalize(replays.sample(self.replay, key, n))
+
+    def _normalize(self, batch: Transition) -> Transition:
+        normalize = self.state.normalizer.normalize
+        return batch._replace(obs=normalize(batch.obs), next_obs=normalize(batch.next_obs))
+
+
+def _optimizer() -> optax.GradientTransformation:
+    """Adam with clipped gradients; rates are applied outside, since they change."""
+    return optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam())
+
+
+def _change_scale(normalizer: Normalizer, *batches: Transition) -> Float[Array, " obs"]:
+    """Root mean square change of each normalized dimension; 1 where nothing changes."""
+    change = [
+        normalizer.normalize(jnp.asarray(b.next_obs)) - normalizer.normalize(jnp.asarray(b.obs))
+        for b in batches
+    ]
+    square = sum((jnp.mean(c**2, 0) for c in change), jnp.zeros(())) / len(change)
+    return jnp.where(square > 1e-12, jnp.sqrt(square), 1.0)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mairl.dynamics import Dynamics
+from mairl.dynamics import Dynamics, Ensemble
 from mairl.types import Metrics, Transition
 
 
@@ -26,3 +26,13 @@ def dynamics_loss(
         "dynamics/squared_error": squared,
         "dynamics/termination_loss": terminated,
     }
+
+
+def ensemble_loss(
+    ensemble: Ensemble, delta_scale: Float[Array, " obs"], batch: Transition
+) -> tuple[Float[Array, ""], Metrics]:
+    """Sum of the members' losses, each on its own ``batch[member]``; metrics are their means."""
+    loss, metrics = jax.vmap(lambda member, rows: dynamics_loss(member, delta_scale, rows))(
+        ensemble.members, batch
+    )
+    return jnp.sum(loss), jax.tree.map(jnp.mean, metrics)

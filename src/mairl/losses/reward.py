@@ -17,13 +17,15 @@ def reward_loss(
     negative_weight: Float[Array, " negatives"],
     *,
     gradient_penalty: float,
+    expert_weight: float = 0.5,
     key: Key[Array, ""],
 ) -> tuple[Float[Array, ""], Metrics]:
     """Binary cross-entropy with expert = 1 on logits f - log pi, plus a gradient penalty.
 
     AIRL's discriminator D = exp f / (exp f + pi) has the logit f - log pi (Fu et al. 2018); the
     log-probabilities are given (zeros leave the logit at f). The two classes count the same
-    whatever their sizes; ``negative_weight`` weighs inside the negative class.
+    whatever their sizes unless ``expert_weight`` says otherwise; ``negative_weight`` weighs inside
+    the negative class.
     """
     expert_key, negative_key, mix_key, pick_key = jax.random.split(key, 4)
     expert_logits = reward.f(expert, key=expert_key) - expert_log_prob
@@ -37,7 +39,8 @@ def reward_loss(
         picked = picked[: expert.terminated.shape[0]]
         other = jax.tree.map(lambda x: x[picked], negative)
         penalty = unit_gradient_penalty(reward, expert, other, key=mix_key)
-    loss = expert_loss + negative_loss + gradient_penalty * penalty
+    loss = 2.0 * (expert_weight * expert_loss + (1.0 - expert_weight) * negative_loss)
+    loss = loss + gradient_penalty * penalty
     metrics = {
         "reward/loss": expert_loss + negative_loss,
         "reward/gradient_penalty": penalty,

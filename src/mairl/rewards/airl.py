@@ -4,6 +4,7 @@ This is the only file that knows the shape of f and what happens after terminati
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -81,6 +82,27 @@ class AIRLReward(eqx.Module):
         future = self.gamma * (1.0 - transition.terminated)
         next_h = self.h(transition.next_obs, key=next_key)
         return value + future * next_h - self.h(transition.obs, key=h_key)
+
+
+class BoundedReward(NamedTuple):
+    """What the policy sees of f: bounded, since an adversary's logits are not.
+
+    r = b tanh((f + live) / b), and its softplus if ``positive`` (then r is -log(1 - D), else it
+    is log D - log(1 - D)). ``live`` is the log-ratio of not having ended yet (``end_logits``).
+    """
+
+    bound: float
+    positive: bool
+    live: Float[Array, ""]
+
+    def __call__(self, reward: AIRLReward, transition: Transition) -> Float[Array, "*batch"]:
+        """The bounded reward of transitions."""
+        return self.transform(reward.f(transition) + self.live)
+
+    def transform(self, logit: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """The bounded reward of a logit."""
+        bounded = self.bound * jnp.tanh(logit / self.bound)
+        return jax.nn.softplus(bounded) if self.positive else bounded
 
 
 def end_logits(

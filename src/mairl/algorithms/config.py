@@ -1,0 +1,152 @@
+"""The settings of MAIRL and its presets."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import jax
+from jaxtyping import Array, Key
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    """The learned model F(s, a)."""
+
+    kind: Literal["tokens", "window", "released", "mlp", "gru"] = "mlp"
+    """Attention over tokens, over past steps, as released; or a plain network, or a GRU."""
+    width: int = 128
+    """Features between layers."""
+    depth: int = 2
+    """Layers."""
+    members: int = 4
+    """Models in the ensemble; they share each batch of a rollout."""
+    steps: int = 1
+    """Gradient steps per iteration."""
+    batch_size: int = 64
+    """Transitions per member and gradient step, half of them demonstrated."""
+    learning_rate: float = 1e-3
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """The learned reward f and the discriminator made of it."""
+
+    hidden: tuple[int, ...] = (128, 128)
+    state_only: bool = False
+    """g sees the observation alone, so that the reward transfers to other dynamics."""
+    shaping: bool = False
+    """Add gamma * h(next_obs) - h(obs) to g."""
+    log_prob: bool = False
+    """Logit f - log pi (AIRL's) instead of f."""
+    learning_rate: float = 1e-4
+    gradient_penalty: float = 1.0
+    expert_weight: float = 0.5
+    """Weight of the demonstrations in the discriminator's loss."""
+    imagined: float = 0.5
+    """Share of the negatives that the current policy makes in the model; 0 for none."""
+    imagined_horizon: int = 1
+    """Steps of those rollouts."""
+    bound: float = 5.0
+    """The policy sees bound * tanh(f / bound) ..."""
+    positive: bool = True
+    """... and of that the softplus."""
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The policy and how it climbs."""
+
+    hidden: tuple[int, ...] = (128, 128)
+    horizon: int = 0
+    """Steps through the model that the gradient takes; 0 leaves it to the value."""
+    anchored: bool = False
+    """Follow the newest real steps instead of imagined ones."""
+    learning_rate: float = 1e-4
+    temperature: float = 0.1
+    """Weight of the entropy, at first."""
+    temperature_rate: float = 3e-4
+    """Learning rate of the temperature; 0 keeps it."""
+    target_entropy: float = -2.0
+    """Nats per action dimension (discrete: a fifth of the largest entropy)."""
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class ValueConfig:
+    """The critics."""
+
+    hidden: tuple[int, ...] = (128, 128)
+    members: int = 2
+    steps: int = 2
+    """Gradient steps per iteration; 0 for no value at all."""
+    learning_rate: float = 3e-4
+    tau: float = 0.005
+    """Polyak rate of the target."""
+
+
+@dataclass(frozen=True)
+class MAIRLConfig:
+    """All settings of the algorithm."""
+
+    gamma: float = 0.99
+    batch_size: int = 128
+    """Half demonstrations, half replay."""
+    iterations: float = 2.0
+    """Iterations per environment step."""
+    num_envs: int = 1
+    collect_steps: int = 50
+    """Steps of each environment between two calls of the compiled update."""
+    warmup_steps: int = 1000
+    """Random steps before learning; they count."""
+    replay_size: int = 1_000_000
+    decay: float = 0.5
+    """Share of the run, at its end, over which reward's and policy's learning rates fall ..."""
+    final_rate: float = 0.1
+    """... to this share of themselves."""
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    value: ValueConfig = field(default_factory=ValueConfig)
+
+
+PRESETS: dict[str, MAIRLConfig] = {
+    "default": MAIRLConfig(),
+    # The authors' settings (Sun et al. 2021 and their code); docs/departures.md says what differs.
+    "paper": MAIRLConfig(
+        batch_size=1024,
+        iterations=1 / 70,
+        num_envs=7,
+        collect_steps=10,
+        replay_size=50_000,
+        decay=0.0,
+        dynamics=DynamicsConfig(
+            kind="tokens", width=128, members=1, steps=2, batch_size=512, learning_rate=1e-4
+        ),
+        reward=RewardConfig(
+            hidden=(200, 100),
+            shaping=True,
+            log_prob=True,
+            learning_rate=1e-3,
+            gradient_penalty=0.0,
+            expert_weight=0.8,
+            imagined=0.0,
+            bound=20.0,
+            positive=False,
+            dropout=0.25,
+        ),
+        policy=PolicyConfig(
+            hidden=(100, 50),
+            horizon=10,
+            anchored=True,
+            temperature=1.0,
+            temperature_rate=0.0,
+            dropout=0.25,
+        ),
+        value=ValueConfig(steps=0),
+    ),
+}
+
+
+def split(key: Key[Array, ""], *names: str) -> dict[str, Key[Array, ""]]:
+    """One key for each name."""
+    return dict(zip(names, jax.random.split(key, len(names)), strict=True))

@@ -1,0 +1,180 @@
+"""The run directory: what is in it, who may write to it, and how a run is gone on with."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mairl.checkpoint import check_config
+from mairl.types import MairlError
+
+PACKAGES = ("mairl", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium", "mujoco", "minari")
+
+
+class RunDirectory:
+    """Names of the files of one run."""
+
+    def __init__(self, path: str | Path):
+        """Touch nothing."""
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.policy = self.path / "policy"  # .safetensors and .json, both
+        self.reward = self.path / "reward"
+        self.result = self.path / "result.json"
+        self.curve = self.path / "curve.png"
+        self.summary = self.path / "summary.txt"
+
+    def begin(self, document: dict[str, Any], again: str) -> None:
+        """Make the directory and write config.json; ``again`` is the command that resumes.
+
+        Raises:
+            MairlError: it holds something already, or cannot be written.
+        """
+        try:
+            # Hidden files are leftovers of an atomic write that a kill cut short.
+            if any(not entry.name.startswith(".") for entry in self._entries()):
+                more = f"go on with: {again}" if self.config.exists() else "empty it"
+                raise MairlError(
+                    f"run directory {self.path} is not empty; choose another --out, or {more}"
+                )
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.config, document)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def resume(self, document: dict[str, Any]) -> None:
+        """Check that config.json is that of the run described by ``document``.
+
+        Raises:
+            MairlError: nothing to resume, a file that cannot be read, or other settings or
+                demonstrations (each difference is named).
+        """
+        if not self.config.exists():
+            raise MairlError(
+                f"nothing to resume: there is no run in {self.path}; check --out, or leave "
+                "--resume out to begin one"
+            )
+        saved = read_json(self.config)
+        for part in ("config", "demos"):
+            if not isinstance(saved.get(part), dict):
+                raise MairlError(
+                    f"{self.config} lacks {part!r}; restore it from a copy, or begin a new run"
+                )
+        steps = saved["config"].get("steps"), document["config"]["steps"]
+        if steps[0] != steps[1]:
+            raise MairlError(
+                f"{self.path} was begun with --steps {steps[0]}, not {steps[1]}: learning rates "
+                "fall with the share of the steps done, so another number makes it another run; "
+                f"resume with --steps {steps[0]}, or begin a new one"
+            )
+        check_config(*({p: d[p] for p in ("config", "demos")} for d in (saved, document)))
+        try:
+            write_json(self.path / ".writable", {})
+            (self.path / ".writable").unlink()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _entries(self) -> list[Path]:
+        return list(self.path.iterdir()) if self.path.exists() else []
+
+    def _unwritable(self, error: OSError) -> MairlError:
+        return MairlError(
+            f"run directory {self.path} cannot be used: {error.strerror or error}; choose "
+            "another --out"
+        )
+
+
+def describe(config: Any, demos: dict[str, Any]) -> dict[str, Any]:
+    """What config.json holds: settings, demonstrations, command, versions, machine.
+
+    ``out`` and ``resume`` say where and how, not what: a run may be moved.
+    """
+    settings = dataclasses.asdict(config)
+    settings = {k: v for k, v in settings.items() if k not in ("out", "resume")}
+    return {
+        "config": json.loads(json.dumps(settings)),
+        "demos": demos,
+        "command": command(config),
+        "versions": versions(),
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def command(config: Any) -> str:
+    """The command that trains with this configuration; only what differs from defaults."""
+    parts = ["mairl", "train", config.env_id]
+    plain = type(config)(config.env_id, preset=config.preset)
+    return shlex.join([*parts, *_options(config, plain, "")])
+
+
+def _options(config: Any, plain: Any, prefix: str) -> list[str]:
+    options: list[str] = []
+    for field in dataclasses.fields(config):
+        value, default = getattr(config, field.name), getattr(plain, field.name)
+        name = f"{prefix}{field.name}".replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            inner = "" if field.name == "algo" else f"{name}."
+            options += _options(value, default, inner)
+        elif field.name == "preset" and value != "default":
+            options += ["--preset", value]
+        elif value == default:
+            continue
+        elif isinstance(value, bool):
+            options.append(f"--{name}" if value else f"--{prefix}no-{name.removeprefix(prefix)}")
+        elif isinstance(value, tuple):
+            options += [f"--{name}", *map(str, value)]
+        else:
+            options += [f"--{name}", str(value)]
+    return options
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        MairlError: it cannot be read.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError("not a JSON object")
+    except (OSError, ValueError) as error:
+        raise MairlError(
+            f"{path} cannot be read: {error}; restore it from a copy, or begin a new run"
+        ) from error
+    return document
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory this process has held, where the system tells."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
