@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mairl.algorithms.mairl import MAIRLConfig as MAIRLConfig
+    from mairl.interrupts import Interrupted as Interrupted
+    from mairl.job import TrainConfig as TrainConfig
+    from mairl.learner import Diverged as Diverged
     from mairl.model import Model as Model
     from mairl.model import load as load
-    from mairl.training import Diverged as Diverged
-    from mairl.training import Interrupted as Interrupted
     from mairl.training import Run as Run
-    from mairl.training import TrainConfig as TrainConfig
     from mairl.training import train as train
     from mairl.types import EnvSpec as EnvSpec
     from mairl.types import MairlError as MairlError
@@ -25,10 +25,10 @@ _HOME = {
     "MAIRLConfig": "mairl.algorithms.mairl",
     "Model": "mairl.model",
     "load": "mairl.model",
-    "Diverged": "mairl.training",
-    "Interrupted": "mairl.training",
+    "Diverged": "mairl.learner",
+    "Interrupted": "mairl.interrupts",
     "Run": "mairl.training",
-    "TrainConfig": "mairl.training",
+    "TrainConfig": "mairl.job",
     "train": "mairl.training",
     "EnvSpec": "mairl.types",
     "MairlError": "mairl.types",

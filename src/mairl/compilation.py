@@ -13,7 +13,7 @@ def use_compilation_cache() -> None:
     In the user's cache folder (``~/.cache/mairl/jax`` on Linux), unless a folder was already
     chosen by ``JAX_COMPILATION_CACHE_DIR`` or in JAX's configuration.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values.get("jax_compilation_cache_dir") is None:
         jax.config.update("jax_compilation_cache_dir", str(_cache_folder() / "mairl" / "jax"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         # Many small programs make up a start-up; by default only those over a second are kept.

@@ -25,8 +25,13 @@ class MetricsWriter:
             MairlError: they cannot be written.
         """
         # Here, not on top: reading metrics must not load TensorBoard.
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        # Generated modules, opaque to type checkers.
+        self._event: Any = vars(event_pb2)["Event"]
+        self._summary: Any = vars(summary_pb2)["Summary"]
+        session_log: Any = vars(event_pb2)["SessionLog"]
 
         try:
             truncate(jsonl, from_step)
@@ -38,20 +43,17 @@ class MetricsWriter:
                 "another --out"
             ) from error
         # TensorBoard drops what earlier files hold from this step on.
-        start = SessionLog(status=SessionLog.SessionStatus.START)
-        self._events.add_event(Event(step=from_step + 1, session_log=start))
+        start = session_log(status=session_log.SessionStatus.START)
+        self._events.add_event(self._event(step=from_step + 1, session_log=start))
 
     def write(self, env_steps: int, wall_seconds: float, scalars: Mapping[str, float]) -> None:
         """Add one line; NaN and infinity, which JSON lacks, become null."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
         line = {"env_steps": env_steps, "wall_seconds": round(wall_seconds, 3)}
         line |= {k: v if math.isfinite(v) else None for k, v in scalars.items()}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
-        self._events.add_event(Event(step=env_steps, summary=Summary(value=values)))
+        values = [self._summary.Value(tag=tag, simple_value=x) for tag, x in scalars.items()]
+        self._events.add_event(self._event(step=env_steps, summary=self._summary(value=values)))
 
     def close(self) -> None:
         """Write out what is buffered."""

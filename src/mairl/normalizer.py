@@ -38,7 +38,7 @@ def identity(size: int) -> Normalizer:
     return Normalizer(jnp.zeros(size, jnp.float32), jnp.ones(size, jnp.float32))
 
 
-def fit(*batches: np.ndarray, weights: Sequence[float | int] | None = None) -> Normalizer:
+def fit(*batches: np.ndarray | Array, weights: Sequence[float | int] | None = None) -> Normalizer:
     """Mean and deviation of a mixture of data sets ``[..., size]``.
 
     Each batch counts by its weight (equal by default), however many rows it has: with the

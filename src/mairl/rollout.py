@@ -85,8 +85,7 @@ def anchored(
         memory, obs = carry
         real, alive, step_key = inputs
         obs = straight_through(real.obs, obs)
-        action = policy.reproduce(obs, real.action, step_key)
-        entropy = -policy.log_prob(obs, jax.lax.stop_gradient(action))
+        action, entropy = policy.reproduce(obs, real.action, step_key)
         memory, prediction = _step_shared(dynamics, memory, obs, action)
         predicted = obs + jnp.broadcast_to(delta_scale, obs.shape) * prediction.delta
         next_obs = straight_through(real.next_obs, predicted)

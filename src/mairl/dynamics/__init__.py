@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Key
 
-from ..types import MairlError
-from .attention import ReleasedDynamics, TokenAttentionDynamics
-from .base import Carry, Dynamics, MarkovDynamics, Prediction
-from .ensemble import Ensemble, choose, disagreement, mean
-from .gru import GRUDynamics
-from .mlp import MLPDynamics
-from .window import WindowDynamics
+from mairl.dynamics.attention import ReleasedDynamics, TokenAttentionDynamics
+from mairl.dynamics.base import Carry, Dynamics, MarkovDynamics, Prediction
+from mairl.dynamics.ensemble import Ensemble, choose, disagreement, mean
+from mairl.dynamics.gru import GRUDynamics
+from mairl.dynamics.mlp import MLPDynamics
+from mairl.dynamics.window import WindowDynamics
+from mairl.types import MairlError
 
 NUM_TOKENS = 4
 HEADS = 4

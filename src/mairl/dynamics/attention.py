@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ..nets.mlp import Linear, layer_norm
-from ..types import MairlError
-from .base import MarkovDynamics, join
+from mairl.dynamics.base import MarkovDynamics, join
+from mairl.nets.mlp import Linear, layer_norm
+from mairl.types import MairlError
 
 Tokenizer = Literal["soft", "grouped", "dimension"]
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from .base import Carry, Dynamics, Prediction
+from mairl.dynamics.base import Carry, Dynamics, Prediction
 
 
 class Ensemble(eqx.Module):

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ..nets.mlp import MLP, Linear
-from .base import Carry, Dynamics, Prediction, join, split_prediction
+from mairl.dynamics.base import Carry, Dynamics, Prediction, join, split_prediction
+from mairl.nets.mlp import MLP, Linear
 
 
 class GRUDynamics(Dynamics):

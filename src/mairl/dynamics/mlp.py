@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import jax
 from jaxtyping import Array, Float, Key
 
-from ..nets.mlp import MLP
-from .base import MarkovDynamics, join
+from mairl.dynamics.base import MarkovDynamics, join
+from mairl.nets.mlp import MLP
 
 
 class MLPDynamics(MarkovDynamics):

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ..nets.mlp import Linear, layer_norm
-from ..types import MairlError
-from .base import Carry, Dynamics, Prediction, join, split_prediction
+from mairl.dynamics.base import Carry, Dynamics, Prediction, join, split_prediction
+from mairl.nets.mlp import Linear, layer_norm
+from mairl.types import MairlError
 
 
 class WindowCarry(NamedTuple):

@@ -13,8 +13,16 @@ SATURATION = 0.995
 def tanh_gaussian_sample(
     mean: Float[Array, "*batch action"], log_std: Float[Array, "*batch action"], key: Key[Array, ""]
 ) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch"]]:
-    """``tanh(mean + std * noise)`` and its log-density in nats, both differentiable (SAC, app. C)."""
-    noise = jax.random.normal(key, mean.shape)
+    """:func:`tanh_gaussian` of fresh noise."""
+    return tanh_gaussian(mean, log_std, jax.random.normal(key, mean.shape))
+
+
+def tanh_gaussian(
+    mean: Float[Array, "*batch action"],
+    log_std: Float[Array, "*batch action"],
+    noise: Float[Array, "*batch action"],
+) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch"]]:
+    """``tanh(mean + std * noise)`` and its log-density in nats, differentiable (SAC, app. C)."""
     pre = mean + jnp.exp(log_std) * noise
     log_prob = -0.5 * noise**2 - log_std - 0.5 * _LOG_2PI - _log_tanh_slope(pre)
     return jnp.tanh(pre), jnp.sum(log_prob, -1)
@@ -47,9 +55,26 @@ def gumbel_softmax_sample(
     return straight_through(one_hot_argmax(relaxed), relaxed)
 
 
+def gumbel_posterior(
+    log_p: Float[Array, "*batch choice"], action: Float[Array, "*batch choice"], key: Key[Array, ""]
+) -> Float[Array, "*batch choice"]:
+    """Gumbel noise that makes ``action`` (one-hot) the largest of ``log_p + noise``.
+
+    Drawn from its posterior given that ``action`` won (Maddison et al. 2014): with normalized
+    ``log_p`` the winner's sum is Gumbel at log-sum-exp = 0, the others' are truncated below it.
+    Over actions drawn from ``exp(log_p)`` the noise is again independent standard Gumbel.
+    """
+    uniform = jax.random.uniform(key, log_p.shape, minval=1e-6, maxval=1.0 - 1e-6)
+    exponential = -jnp.log(uniform)
+    top = -jnp.log(jnp.sum(exponential * action, -1, keepdims=True))
+    others = -jnp.log(exponential * jnp.exp(-log_p) + jnp.exp(-top))
+    return jnp.where(action > 0.5, top, others) - log_p
+
+
 def straight_through(value: Float[Array, "*n"], gradient: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """``value`` forward, ``gradient``'s derivative backward."""
-    return jax.lax.stop_gradient(value - gradient) + gradient
+    """Exactly ``value`` forward, ``gradient``'s derivative backward."""
+    # Not stop_gradient(value - gradient) + gradient, which returns value only up to rounding.
+    return jax.lax.stop_gradient(value) + (gradient - jax.lax.stop_gradient(gradient))
 
 
 def one_hot_argmax(x: Float[Array, "*batch choice"]) -> Float[Array, "*batch choice"]:

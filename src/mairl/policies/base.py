@@ -31,11 +31,13 @@ class Policy(eqx.Module):
         obs: Float[Array, "*batch obs"],
         action: Float[Array, "*batch action"],
         key: Key[Array, ""],
-    ) -> Float[Array, "*batch action"]:
-        """The given action forward, the reparameterized sample's derivative backward.
+    ) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch"]]:
+        """:meth:`sample`, as if the given action had come out.
 
-        The noise that would have produced ``action`` is inferred and held fixed, as SVG does
-        (Heess et al. 2015, section 4.1), so real transitions can be followed by gradients.
+        Forward, the action is the given one; backward, it and the entropy estimate carry the
+        reparameterized sample's derivatives. The noise that would have produced ``action`` is
+        inferred and held fixed, as SVG does (Heess et al. 2015, section 4.1), so real transitions
+        can be followed by gradients.
         """
 
     @abc.abstractmethod

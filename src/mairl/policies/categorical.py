@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mairl.nets.distributions import gumbel_softmax_sample, one_hot_argmax, straight_through
+from mairl.nets.distributions import (
+    gumbel_posterior,
+    gumbel_softmax_sample,
+    one_hot_argmax,
+    straight_through,
+)
 from mairl.nets.mlp import MLP
 from mairl.policies.base import Policy
 
@@ -38,9 +43,8 @@ class CategoricalPolicy(Policy):
         """Straight-through one-hot sample and the exact entropy."""
         dropout_key, noise_key = jax.random.split(key)
         logits = self.net(obs, key=dropout_key)
-        log_p = jax.nn.log_softmax(logits)
-        entropy = -jnp.sum(jnp.exp(log_p) * log_p, -1)
-        return gumbel_softmax_sample(logits, self.temperature, noise_key), entropy
+        action = gumbel_softmax_sample(logits, self.temperature, noise_key)
+        return action, _entropy(jax.nn.log_softmax(logits))
 
     def mode(self, obs: Float[Array, "*batch obs"]) -> Float[Array, "*batch action"]:
         """The likeliest choice, one-hot."""
@@ -57,25 +61,23 @@ class CategoricalPolicy(Policy):
         obs: Float[Array, "*batch obs"],
         action: Float[Array, "*batch action"],
         key: Key[Array, ""],
-    ) -> Float[Array, "*batch action"]:
-        """The given one-hot action forward, a relaxed sample's derivative backward.
+    ) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch"]]:
+        """The given one-hot action forward, a relaxed sample's derivative backward; the entropy.
 
-        Gumbel noise is drawn from its posterior given that ``action`` won (Maddison et al.
-        2014): the winner's perturbed logit is Gumbel at log-sum-exp, the others truncated below.
+        The Gumbel noise is drawn from its posterior given that ``action`` won.
         """
         dropout_key, noise_key = jax.random.split(key)
-        logits = self.net(obs, key=dropout_key)
-        log_p = jax.nn.log_softmax(logits)
-        uniform = jax.random.uniform(noise_key, logits.shape, minval=1e-6, maxval=1.0 - 1e-6)
-        exponential = -jnp.log(uniform)
-        top = -jnp.log(jnp.sum(exponential * action, -1, keepdims=True))
-        others = -jnp.log(exponential * jnp.exp(-log_p) + jnp.exp(-top))
-        noise = jax.lax.stop_gradient(jnp.where(action > 0.5, top, others) - log_p)
+        log_p = jax.nn.log_softmax(self.net(obs, key=dropout_key))
+        noise = jax.lax.stop_gradient(gumbel_posterior(log_p, action, noise_key))
         relaxed = jax.nn.softmax((log_p + noise) / self.temperature)
-        return straight_through(action, relaxed)
+        return straight_through(action, relaxed), _entropy(log_p)
 
     def cloning_loss(
         self, obs: Float[Array, "*batch obs"], action: Float[Array, "*batch action"]
     ) -> Float[Array, ""]:
         """Negative log-likelihood."""
         return -jnp.mean(self.log_prob(obs, action))
+
+
+def _entropy(log_p: Float[Array, "*batch choice"]) -> Float[Array, "*batch"]:
+    return -jnp.sum(jnp.exp(log_p) * log_p, -1)

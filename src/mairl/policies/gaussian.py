@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Key
 from mairl.nets.distributions import (
     SATURATION,
     straight_through,
+    tanh_gaussian,
     tanh_gaussian_log_prob,
     tanh_gaussian_sample,
 )
@@ -64,12 +65,13 @@ class GaussianPolicy(Policy):
         obs: Float[Array, "*batch obs"],
         action: Float[Array, "*batch action"],
         key: Key[Array, ""],
-    ) -> Float[Array, "*batch action"]:
-        """The given action forward, d tanh(mean + std * inferred noise) backward."""
+    ) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch"]]:
+        """The given action forward, d tanh(mean + std * inferred noise) backward; -log pi."""
         mean, log_std = self._parameters(obs, key)
         pre = jnp.arctanh(jnp.clip(action, -SATURATION, SATURATION))
         noise = jax.lax.stop_gradient((pre - mean) * jnp.exp(-log_std))
-        return straight_through(action, jnp.tanh(mean + jnp.exp(log_std) * noise))
+        again, log_prob = tanh_gaussian(mean, log_std, noise)
+        return straight_through(action, again), -log_prob
 
     def cloning_loss(
         self, obs: Float[Array, "*batch obs"], action: Float[Array, "*batch action"]

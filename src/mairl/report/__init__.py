@@ -1,0 +1,1 @@
+"""Showing a run: live, in a picture, and in words. Draws plain values; trains nothing."""

@@ -1,0 +1,178 @@
+"""The command ``mairl``: train, evaluate, demos."""
+
+import difflib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from mairl.types import MairlError
+
+# What the first update's waiting time is counted from. Before the heavy imports, on purpose:
+# each verb imports what it needs, so that help comes at once.
+_STARTED = time.perf_counter()
+
+HELP = """\
+usage: mairl VERB ...
+
+Learn a policy and a reward from expert demonstrations, through a learned model.
+
+  mairl train ENV_ID      learn from demonstrations; writes a run directory
+  mairl evaluate RUN      true returns of the policy in a run directory
+  mairl demos [NAME]      list the shipped demonstrations, or inspect some
+  mairl --version
+
+`mairl VERB --help` shows every option with its default."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code.
+
+    0 done, 1 learning diverged, 2 a mistake the user can mend, 130 Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except MairlError as error:
+        print(f"mairl: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 2)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "Stopped.", file=sys.stderr)
+        return getattr(stop, "exit_code", 130)
+    except BrokenPipeError:  # The reader of our output (head, less) has gone.
+        sys.stderr.close()
+        return 0
+    except SystemExit as stop:  # tyro, after --help or a message of its own
+        return stop.code if isinstance(stop.code, int) else 2
+
+
+def _dispatch(arguments: list[str]) -> int:
+    verb, *rest = arguments or ["--help"]
+    if verb in ("-h", "--help", "help"):
+        print(HELP)
+    elif verb == "--version":
+        from importlib.metadata import version
+
+        print(f"mairl {version('mairl')}")
+    elif verb in VERBS:
+        VERBS[verb](rest)
+    else:
+        near = difflib.get_close_matches(verb, VERBS, 1, 0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise MairlError(f"there is no verb {verb!r}{hint} (there are: {', '.join(VERBS)})")
+    return 0
+
+
+def _train(arguments: list[str]) -> None:
+    import tyro
+
+    from mairl.algorithms.mairl import PRESETS
+    from mairl.job import TrainConfig
+    from mairl.training import train
+
+    # The preset decides the defaults that --help shows, so it is looked for first.
+    preset = _option(arguments, "--preset")
+    default = TrainConfig(tyro.MISSING, preset=preset if preset in PRESETS else "default")  # pyright: ignore
+    config = tyro.cli(
+        TrainConfig,
+        args=arguments,
+        default=default,
+        prog="mairl train",
+        description="Learn a policy and a reward from demonstrations.",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    train(config, started=_STARTED)
+
+
+def _evaluate(arguments: list[str]) -> None:
+    import tyro
+
+    def evaluate(
+        run: Annotated[Path, tyro.conf.Positional], episodes: int = 20, seed: int | None = None
+    ) -> None:
+        """True returns of a run's policy, deterministic actions.
+
+        Args:
+            run: Run directory.
+            episodes: How many episodes.
+            seed: Which episodes; by default those of the run's own final evaluation.
+        """
+        from mairl.model import load
+        from mairl.rundir import RunDirectory, read_json
+
+        model = load(run)
+        found = model.evaluate(episodes, seed)
+        mean, deviation = found.returns.mean(), found.returns.std()
+        text = f"return {mean:.1f} ± {deviation:.1f} over {episodes} episodes"
+        text += f", {found.lengths.mean():.0f} steps each, {found.terminated.sum()} terminated"
+        result = RunDirectory(run).result
+        known = read_json(result) if result.exists() else {}
+        low, high = known.get("random_return"), known.get("expert_return")
+        if low is not None and high is not None and low != high:
+            text += f"; normalized {(mean - low) / (high - low):.3f} (random 0, expert 1)"
+        print(text)
+
+    tyro.cli(evaluate, args=arguments, prog="mairl evaluate")
+
+
+def _demos(arguments: list[str]) -> None:
+    import tyro
+
+    def demos(
+        name: Annotated[str | None, tyro.conf.Positional] = None, env: str | None = None
+    ) -> None:
+        """List the shipped demonstrations, or inspect one set.
+
+        Args:
+            name: A shipped name, a Minari id or the path of an .npz file.
+            env: The environment they are for; by default the one they name.
+        """
+        from rich.console import Console
+
+        from mairl.demos import find_demonstrations, inspect, render, render_list, shipped
+        from mairl.envs import make_spec
+
+        console = Console()
+        if name is None and env is None:
+            console.print(render_list())
+            return
+        env_id = env or (name if name in shipped() else _recorded_in(str(name)))
+        spec = make_spec(env_id)
+        console.print(render(inspect(find_demonstrations(name, spec), spec)))
+
+    tyro.cli(demos, args=arguments, prog="mairl demos")
+
+
+def _recorded_in(name: str) -> str:
+    """The environment that a file says it was recorded in."""
+    import numpy as np
+
+    try:
+        with np.load(name, allow_pickle=False) as archive:
+            return str(archive["env_id"])
+    except Exception as error:
+        raise MairlError(
+            f"{name!r} does not say which environment it is for; say it with --env ENV_ID, or "
+            "check the name"
+        ) from error
+
+
+def _option(arguments: list[str], name: str) -> str | None:
+    for i, argument in enumerate(arguments):
+        if argument == name and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+    return None
+
+
+VERBS: dict[str, Callable[[list[str]], Any]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "demos": _demos,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

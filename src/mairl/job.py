@@ -1,0 +1,144 @@
+"""What a run is asked to do, and every check of it that can be made before computing."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from mairl import demos as demonstrations
+from mairl import envs, rundir
+from mairl.algorithms.mairl import PRESETS, MAIRLConfig
+from mairl.demos import Demonstrations, ExpertData
+from mairl.learner import Learner
+from mairl.rundir import RunDirectory
+from mairl.types import EnvSpec, MairlError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a run does."""
+
+    env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
+    """A registered Gymnasium id, such as Hopper-v5."""
+    demos: str | None = None
+    """Demonstrations: a shipped name, a Minari id or the path of an .npz file; None: those
+    shipped for the environment."""
+    episodes: int | None = None
+    """Demonstrated episodes to learn from, drawn by the seed; None: all there are."""
+    every: int = 1
+    """Keep every k-th transition of each episode, from a random offset."""
+    steps: int = 30_000
+    """Environment steps to take, random ones at the start included."""
+    seed: int = 0
+    """Everything random follows from it."""
+    out: str | None = None
+    """Run directory; None: runs/<environment>-<preset>-s<seed>."""
+    resume: bool = False
+    """Go on with the run in the run directory."""
+    preset: Literal["default", "paper"] = "default"
+    """Whose settings: what learns best here, or the paper's."""
+    evaluations: int = 20
+    """How often to evaluate, evenly over the steps."""
+    eval_episodes: int = 5
+    """Episodes of an evaluation; the final one has 20."""
+    algo: Annotated[MAIRLConfig, tyro.conf.arg(name="")] = None  # pyright: ignore
+    """The algorithm's settings; by default the preset's."""
+
+    def __post_init__(self):
+        if self.algo is None and self.preset in PRESETS:
+            object.__setattr__(self, "algo", PRESETS[self.preset])
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        name = self.env_id.replace("/", "-").replace(":", "-")
+        return Path(self.out or f"runs/{name}-{self.preset}-s{self.seed}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked configuration, with what was loaded to check it."""
+
+    config: TrainConfig
+    spec: EnvSpec
+    demos: Demonstrations
+    expert: ExpertData
+    learner: Learner
+    directory: RunDirectory
+    document: dict[str, Any]
+
+    @property
+    def again(self) -> str:
+        """The command that goes on with the run."""
+        return rundir.command(dataclasses.replace(self.config, resume=True))
+
+
+def check(config: TrainConfig) -> Job:
+    """Load and check all that a run needs, and claim its directory.
+
+    Raises:
+        MairlError: whatever a user can have got wrong, with the remedy.
+    """
+    _check_run(config)
+    _check_settings(config.algo)
+    spec = envs.make_spec(config.env_id)
+    demos = demonstrations.find_demonstrations(config.demos, spec)
+    expert = demonstrations.subsample(demos, config.episodes, config.every, config.seed)
+    learner = Learner(config.algo, spec, expert, config.steps, config.seed)
+    document = rundir.describe(config, {"source": demos.source, "sha256": demos.sha256})
+    directory = RunDirectory(config.path)
+    job = Job(config, spec, demos, expert, learner, directory, document)
+    if config.resume:
+        directory.resume(document)
+    else:
+        directory.begin(document, job.again)
+    return job
+
+
+def _check_run(config: TrainConfig) -> None:
+    if config.preset not in PRESETS:
+        raise MairlError(f"--preset {config.preset} is unknown; choose {' or '.join(PRESETS)}")
+    for name, least in {"seed": 0, "evaluations": 1, "eval_episodes": 1}.items():
+        _check_least(f"--{name.replace('_', '-')}", getattr(config, name), least)
+    random = config.algo.warmup_steps
+    if config.steps < random + config.algo.num_envs:
+        raise MairlError(
+            f"--steps is {config.steps}, but the first {random} are random (--warmup-steps): "
+            "raise --steps or lower --warmup-steps"
+        )
+
+
+def _check_settings(settings: Any, prefix: str = "--") -> None:
+    """What holds of any algorithm: finite numbers, sizes of at least one, nothing negative."""
+    for field in dataclasses.fields(settings):
+        name = f"{prefix}{field.name.replace('_', '-')}"
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_settings(value, f"{name}.")
+        elif isinstance(value, tuple):
+            for size in value:
+                _check_least(name, size, 1)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise MairlError(f"{name} is {value}; give a finite number")
+        elif field.name in _AT_LEAST_ONE:
+            _check_least(name, value, 1)
+        elif isinstance(value, int):
+            _check_least(name, value, 0)
+        elif field.name == "gamma" and not 0.0 < value < 1.0:
+            raise MairlError(f"{name} is {value}; give a number between 0 and 1")
+        elif field.name in ("iterations", "learning_rate") and value <= 0.0:
+            raise MairlError(f"{name} is {value}; give a number above 0")
+
+
+_AT_LEAST_ONE = (
+    *("num_envs", "collect_steps", "warmup_steps", "replay_size", "batch_size"),
+    *("width", "depth", "members"),
+)
+
+
+def _check_least(name: str, value: float, least: int) -> None:
+    if value < least:
+        raise MairlError(f"{name} is {value}; give {least} or more")

@@ -1,0 +1,231 @@
+"""A learned policy and reward, loaded from a run's safetensors and JSON."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mairl.algorithms import mairl as algorithm
+from mairl.algorithms.mairl import MAIRLConfig
+from mairl.checkpoint import load_artifact
+from mairl.compilation import use_compilation_cache
+from mairl.envs import Evaluation, evaluate_episodes
+from mairl.normalizer import Normalizer
+from mairl.policies import Policy
+from mairl.rewards import AIRLReward
+from mairl.rundir import RunDirectory
+from mairl.types import EnvSpec, MairlError, Transition
+
+
+def load(path: str | Path) -> "Model":
+    """The policy and the reward of the run in ``path``, as last saved.
+
+    Raises:
+        MairlError: there is none yet, a file is damaged, or of another version.
+    """
+    directory = RunDirectory(path)
+    if not directory.path.is_dir():
+        raise MairlError(f"there is no run directory {path}; check the path")
+    if not directory.policy.with_suffix(".json").exists() and directory.config.exists():
+        raise MairlError(
+            f"the run in {path} has no policy yet: it is saved at each evaluation; let it go on"
+        )
+    policy, meta = _read(directory.policy, "policy")
+    reward, _ = _read(directory.reward, "reward")
+    use_compilation_cache()
+    return Model(policy["policy"], reward["reward"], policy["normalizer"], *meta)
+
+
+class Model:
+    """Acts and judges in the environment's own units, with NumPy arrays in and out."""
+
+    def __init__(
+        self, policy: Policy, reward: AIRLReward, normalizer: Normalizer, spec: EnvSpec, seed: int
+    ):
+        """Usually made by :func:`load`."""
+        self.spec, self.seed = spec, seed
+        self._policy, self._reward, self._normalizer = policy, reward, normalizer
+        self._key, self._count = jax.random.key(seed), 0
+
+    def predict(
+        self,
+        obs: np.ndarray,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, Any]:
+        """Actions for one observation or a batch of them, inside the action space.
+
+        The signature is Stable-Baselines3's; ``state`` is passed through (the policy has no
+        memory), ``episode_start`` ignored. Observations of a Discrete space are one-hot.
+
+        Raises:
+            MairlError: observations of another size, or not finite.
+        """
+        rows, single = self._rows(obs, self.spec.obs_size, "obs")
+        if deterministic:
+            inside = _mode(self._policy, self._normalizer, rows)
+        else:
+            key = jax.random.fold_in(self._key, self._count)
+            self._count += 1
+            inside = _sample(self._policy, self._normalizer, rows, key)
+        actions = self.spec.decode_action(np.asarray(inside))
+        return (actions[0] if single else actions), state
+
+    def reward(
+        self,
+        obs: np.ndarray,
+        action: np.ndarray,
+        next_obs: np.ndarray,
+        terminated: Any,
+        component: Literal["f", "g"] = "f",
+    ) -> np.ndarray:
+        """The learned reward of transitions, single or batched; its scale is arbitrary.
+
+        ``f`` is g shaped by a potential, as it was learned; ``g`` is the reward alone, the part
+        to carry over to other dynamics (Fu et al. 2018).
+
+        Raises:
+            MairlError: inputs of another size, not finite, or an unknown component.
+        """
+        if component not in ("f", "g"):
+            raise MairlError(f"reward component {component!r} is unknown; ask for 'f' or 'g'")
+        rows, single = self._rows(obs, self.spec.obs_size, "obs")
+        next_rows, _ = self._rows(next_obs, self.spec.obs_size, "next_obs")
+        if self.spec.discrete:
+            actions = np.asarray(action).reshape(-1)
+        else:
+            actions, _ = self._rows(action, self.spec.action_size, "action")
+        ends = np.asarray(terminated, np.float32).reshape(-1)
+        sizes = {len(x) for x in (rows, next_rows, actions, ends)}
+        if len(sizes) > 1:
+            raise MairlError(
+                f"reward: obs, action, next_obs and terminated have {len(rows)}, {len(actions)}, "
+                f"{len(next_rows)} and {len(ends)} rows; give one of each for every transition"
+            )
+        batch = Transition(rows, self.spec.encode_action(actions), next_rows, ends)
+        values = np.asarray(_judge(component, self._reward, self._normalizer, batch))
+        return values[0] if single else values
+
+    def evaluate(self, episodes: int = 20, seed: int | None = None) -> Evaluation:
+        """True returns of whole episodes with deterministic actions.
+
+        By default on the episodes of the run's own final evaluation; another ``seed`` gives
+        others.
+
+        Raises:
+            MairlError: the environment is not there, or fails.
+        """
+
+        def act(obs: np.ndarray, _: int) -> np.ndarray:
+            return np.asarray(_mode(self._policy, self._normalizer, obs))
+
+        seed = self.seed if seed is None else seed
+        return evaluate_episodes(act, self.spec.env_id, self.spec, episodes, seed, stream="final")
+
+    def _rows(self, values: np.ndarray, size: int, name: str) -> tuple[np.ndarray, bool]:
+        """As ``[n, size]`` float32, and whether it was a single one."""
+        array = np.asarray(values, np.float32)
+        batched = array.ndim > 1 and array.size == len(array) * size
+        if array.size == 0 or (not batched and array.size != size):
+            raise MairlError(
+                f"{name} has shape {array.shape}; {self.spec.env_id} has {size} numbers in one: "
+                f"give [{size}], or [n, {size}] for n of them"
+            )
+        if not np.isfinite(array).all():
+            raise MairlError(f"{name} holds NaN or infinity; look where it comes from")
+        return array.reshape(-1, size), not batched
+
+
+@jax.jit
+def _mode(policy: Policy, normalizer: Normalizer, obs: jax.Array) -> jax.Array:
+    return policy.mode(normalizer.normalize(obs))
+
+
+@jax.jit
+def _sample(policy: Policy, normalizer: Normalizer, obs: jax.Array, key: jax.Array) -> jax.Array:
+    return policy.sample(normalizer.normalize(obs), key)[0]
+
+
+def _judge(
+    component: str, reward: AIRLReward, normalizer: Normalizer, batch: Transition
+) -> jax.Array:
+    return _f(reward, normalizer, batch) if component == "f" else _g(reward, normalizer, batch)
+
+
+@jax.jit
+def _f(reward: AIRLReward, normalizer: Normalizer, batch: Transition) -> jax.Array:
+    obs, next_obs = normalizer.normalize(batch.obs), normalizer.normalize(batch.next_obs)
+    return reward.f(batch._replace(obs=obs, next_obs=next_obs))
+
+
+@jax.jit
+def _g(reward: AIRLReward, normalizer: Normalizer, batch: Transition) -> jax.Array:
+    return reward.g(normalizer.normalize(batch.obs), batch.action)
+
+
+def _read(path: Path, name: str) -> tuple[dict[str, Any], tuple[EnvSpec, int]]:
+    """One artifact as a pytree, with the spec and seed of its run."""
+    arrays, meta = load_artifact(path)
+    try:
+        spec = _from_dict(EnvSpec, meta["spec"])
+        config = _from_dict(MAIRLConfig, meta["config"])
+        seed = int(meta["seed"])
+        like = _structure(config, spec)
+        tree = _fill({name: like[name], "normalizer": like["normalizer"]}, arrays)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MairlError(
+            f"{path}.json does not describe a {name} of this version ({error}); load it with "
+            f"mairl {meta['versions'].get('mairl')}, or copy both files again"
+        ) from error
+    return tree, (spec, seed)
+
+
+def _structure(config: MAIRLConfig, spec: EnvSpec) -> dict[str, Any]:
+    """Policy, reward and normalizer as the algorithm would build them, without computing."""
+    nothing = Transition(
+        np.zeros((1, spec.obs_size), np.float32),
+        np.zeros((1, spec.action_size), np.float32),
+        np.zeros((1, spec.obs_size), np.float32),
+        np.zeros(1, np.float32),
+    )
+
+    def build(key: jax.Array) -> algorithm.State:
+        return algorithm.initialize(config, spec, nothing, nothing, 0.0, key=key)
+
+    state = jax.eval_shape(build, jax.random.key(0))
+    return {
+        "policy": state.params.policy,
+        "reward": state.params.reward,
+        "normalizer": state.normalizer,
+    }
+
+
+def _fill(like: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """``like`` with the arrays of the same names."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
+    if set(names) != set(arrays):
+        raise ValueError(f"entries differ: {sorted(set(names) ^ set(arrays))[:3]}")
+    for name, (_, leaf) in zip(names, leaves, strict=True):
+        if arrays[name].shape != leaf.shape:
+            raise ValueError(f"{name} has shape {arrays[name].shape}, expected {leaf.shape}")
+    return structure.unflatten([jnp.asarray(arrays[name]) for name in names])
+
+
+def _from_dict(kind: type, values: dict[str, Any]) -> Any:
+    """A (nested) dataclass from what JSON keeps of it."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if set(values) - set(fields):
+        raise ValueError(f"unknown settings {sorted(set(values) - set(fields))}")
+
+    def value(name: str, raw: Any) -> Any:
+        default = fields[name].default_factory
+        if dataclasses.is_dataclass(default) and isinstance(raw, dict):
+            return _from_dict(default, raw)  # pyright: ignore[reportArgumentType]
+        return tuple(raw) if isinstance(raw, list) else raw
+
+    return kind(**{name: value(name, raw) for name, raw in values.items()})

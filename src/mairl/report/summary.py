@@ -1,0 +1,90 @@
+"""The end of a run in words."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+REACHED = 0.95
+"""Of the way from random to expert: called the expert's level."""
+
+
+def summarize(result: Mapping[str, Any], path: Path, alarms: Sequence[str] = ()) -> str:
+    """What was learned, how good it is, where it lies, and what to do next."""
+    demos = result["demos"]
+    episodes = f"{demos['episodes']} episode{'s' if demos['episodes'] != 1 else ''}"
+    kept = "" if demos["every"] == 1 else f", every {demos['every']}th"
+    lines = [
+        f"Learned {result['env_id']} from {demos['transitions']} transitions of {episodes}{kept} "
+        f"({demos['source']}), in {result['env_steps']} environment steps and "
+        f"{_duration(result['wall_seconds'])}.",
+        "",
+        f"  this policy     {result['return_mean']:10.1f} ± {result['return_std']:.1f}"
+        f"{_share(result['normalized_return'])}   20 new episodes, deterministic actions",
+    ]
+    for label, name, share in (
+        ("expert", "expert_return", None),
+        ("cloning", "bc_return_mean", result.get("bc_normalized_return")),
+        ("random actions", "random_return", None),
+    ):
+        if result.get(name) is not None:
+            lines.append(f"  {label:15s} {result[name]:10.1f}{_share(share)}")
+    lines += ["", _verdict(result)]
+    if alarms:
+        lines += ["", "Not healthy at the end:", *(f"  ! {text}" for text in alarms)]
+    run = shlex.quote(str(path))
+    lines += [
+        "",
+        f"In {path}: policy.safetensors and reward.safetensors (with .json), result.json, "
+        "curve.png, metrics.jsonl, tensorboard/.",
+        "Next:",
+        f"  mairl evaluate {run}",
+        f"  tensorboard --logdir {run}",
+        f'  python -c "import mairl; model = mairl.load({str(path)!r})"',
+    ]
+    return "\n".join(lines)
+
+
+def _verdict(result: Mapping[str, Any]) -> str:
+    """Honest: what the numbers say, and no more."""
+    share, clone = result["normalized_return"], result.get("bc_normalized_return")
+    if share is None:
+        return (
+            "The demonstrations carry no rewards, so how near this is to the expert cannot be "
+            "said" + _beside_clone(result["return_mean"], result.get("bc_return_mean"))
+        )
+    if share >= REACHED:
+        text = "The policy is at the expert's level"
+    elif share >= 0.5:
+        text = f"The policy is not at the expert's level: it goes {share:.0%} of the way"
+    else:
+        text = (
+            f"The policy is far from the expert's level: it goes {max(share, 0.0):.0%} of the way"
+        )
+    if clone is None:
+        return text + "."
+    if share < REACHED:
+        text += " from random actions"
+    text += _beside_clone(share, clone, close=0.02)
+    if share < REACHED:
+        text += " More --steps or more demonstrated --episodes may help."
+    return text
+
+
+def _beside_clone(value: float, clone: float | None, close: float = 0.0) -> str:
+    if clone is None:
+        return "."
+    if abs(value - clone) <= close:
+        return "; cloning the same demonstrations is as good."
+    if value > clone:
+        return ", and better than cloning the same demonstrations."
+    return "; cloning the same demonstrations is better."
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"  ({share:.2f})"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
