@@ -10,6 +10,7 @@ import pytest
 
 from mairl.dynamics import (
     DYNAMICS,
+    NUM_TOKENS,
     Ensemble,
     TokenAttentionDynamics,
     choose,
@@ -160,13 +161,13 @@ def parameter_gradient(model):
 class TestTokens:
     def test_attention_weights_depend_on_the_input(self):
         weights = jax.jit(lambda m, o, a: m.attention_weights(o, a))(build("tokens"), *data(8))
-        assert weights.shape == (8, DEPTH, 4, 4, 4)
+        assert weights.shape == (8, DEPTH, 4, NUM_TOKENS, NUM_TOKENS)
         close(jnp.sum(weights, -1), jnp.ones(weights.shape[:-1]))
         assert float(jnp.max(jnp.std(weights, axis=0))) > 0.01  # over inputs
         assert float(jnp.max(jnp.std(weights, axis=-1))) > 0.01  # over tokens: not uniform
 
     def test_query_and_key_are_learned(self):
-        width = WIDTH // 4
+        width = WIDTH // NUM_TOKENS
         for block in parameter_gradient(build("tokens")).blocks:
             query, key, value = jnp.split(block.qkv.weight, 3, axis=-1)
             assert query.shape == (width, width)
@@ -174,7 +175,7 @@ class TestTokens:
 
     def test_blocks_do_not_care_about_the_order_of_tokens(self):
         block, order = build("tokens").blocks[0], np.array([2, 0, 3, 1])
-        x = np.random.default_rng(0).normal(size=(5, 4, WIDTH // 4)).astype("float32")
+        x = np.random.default_rng(0).normal(size=(5, 4, WIDTH // NUM_TOKENS)).astype("float32")
         mix = jax.jit(lambda block, x: block(x, 4))
         plain, weights = map(np.asarray, mix(block, x.reshape(20, -1)))
         moved, moved_weights = mix(block, x[:, order].reshape(20, -1))

@@ -1,0 +1,1 @@
+"""Learning algorithms: each composes the parts below it."""

@@ -22,7 +22,7 @@ class BCConfig:
     """Settings that do well on all shipped tasks, from 50 transitions to 20 000."""
 
     hidden: tuple[int, ...] = (256, 256)
-    steps: int = 4000
+    steps: int = 3000
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4

@@ -202,25 +202,22 @@ class _Step:
     def dynamics(self, learner: _Learner, key):
         """Each member fits its own draw: half of it replayed, half demonstrated transitions."""
         c = self.config.dynamics
-        metrics: Metrics = {}
-        for step_key in jax.random.split(key, c.steps):
-            expert_key, replay_key = jax.random.split(step_key)
+
+        def step(learner: _Learner, key):
+            keys = split(key, "expert", "replay")
             rows = c.members * c.batch_size // 2
-            both = self._expert(expert_key, rows), self._replay(replay_key, rows)
-            batch = jax.tree.map(
-                lambda *xs: jnp.concatenate(
-                    [x.reshape(c.members, -1, *x.shape[1:]) for x in xs], axis=1
-                ),
-                *both,
-            )
-            learner, metrics = learner.descend(
+            both = self._expert(keys["expert"], rows), self._replay(keys["replay"], rows)
+            parts = [
+                jax.tree.map(lambda x: x.reshape(c.members, -1, *x.shape[1:]), b) for b in both
+            ]
+            batch = jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1), *parts)
+            return learner.descend(
                 "dynamics",
                 c.learning_rate,
-                lambda ensemble, batch=batch: ensemble_loss(
-                    ensemble, self.state.delta_scale, batch
-                ),
+                lambda ensemble: ensemble_loss(ensemble, self.state.delta_scale, batch),
             )
-        return learner, metrics
+
+        return _repeat(step, learner, c.steps, key)
 
     def reward(self, learner: _Learner, key):
         """Demonstrations against replayed transitions and the current policy's imagined ones."""
@@ -255,52 +252,50 @@ class _Step:
     def value(self, learner: _Learner, key):
         """Temporal difference of the bounded reward; half of each batch is demonstrations."""
         c = self.config.value
-        metrics: Metrics = {}
-        for step_key in jax.random.split(key, c.steps) if c.steps else ():
-            batch_key, loss_key = jax.random.split(step_key)
-            batch = self._mixed(batch_key)
-            params = learner.params
+
+        def step(learner: _Learner, key):
+            keys = split(key, "batch", "loss")
+            batch = self._mixed(keys["batch"])
+            params, target = learner.params, learner.target_value
             rewards = self.bounded(params.reward, batch)
+            temperature = jnp.exp(params.log_temperature)
             learner, metrics = learner.descend(
                 "value",
                 c.learning_rate,
-                lambda value, batch=batch, rewards=rewards, params=params, key=loss_key, target=learner.target_value: (  # noqa: E501
-                    value_loss(
-                        value,
-                        target,
-                        params.policy,
-                        batch,
-                        rewards,
-                        jnp.exp(params.log_temperature),
-                        self.end_value,
-                        gamma=self.config.gamma,
-                        key=key,
-                    )
+                lambda value: value_loss(
+                    value,
+                    target,
+                    params.policy,
+                    batch,
+                    rewards,
+                    temperature,
+                    self.end_value,
+                    gamma=self.config.gamma,
+                    key=keys["loss"],
                 ),
             )
-            target = polyak(learner.target_value, learner.params.value, c.tau)
-            learner = learner._replace(target_value=target)
             metrics["reward/mean_expert"] = jnp.mean(rewards[: self.half])
             metrics["reward/mean"] = jnp.mean(rewards[self.half :])
-        return learner, metrics
+            target = polyak(target, learner.params.value, c.tau)
+            return learner._replace(target_value=target), metrics
+
+        return _repeat(step, learner, c.steps, key)
 
     def policy(self, learner: _Learner, key):
         """Climb the objective's own gradient, then move the temperature to its target."""
         c, params = self.config.policy, learner.params
         keys = split(key, "batch", "rollout", "final")
+        model = params.dynamics, self.state.delta_scale
         if c.anchored:
             # The newest steps of every environment: on-policy, as the paper's are.
             segment, mask = replays.newest(self.replay, c.horizon)
-            segment = self._normalize(segment)
+            steps = self._normalize(segment), mask
+            rollout = lambda policy: anchored(policy, *model, *steps, key=keys["rollout"])  # noqa: E731
         else:
-            obs = self._mixed(keys["batch"]).obs
-
-        def rollout(policy: Policy):
-            model = params.dynamics, self.state.delta_scale
-            if c.anchored:
-                return anchored(policy, *model, segment, mask, key=keys["rollout"])
-            starts = self._deal(obs)
-            return imagine(policy, *model, starts, c.horizon, key=keys["rollout"])
+            starts = self._deal(self._mixed(keys["batch"]).obs)
+            rollout = lambda policy: imagine(  # noqa: E731
+                policy, *model, starts, c.horizon, key=keys["rollout"]
+            )
 
         learner, metrics = learner.descend(
             "policy",
@@ -328,7 +323,7 @@ class _Step:
     def _imagined(self, learner: _Learner, horizon: int, key):
         """Transitions of the current policy in the model, flat, and how alive each is."""
         batch_key, rollout_key = jax.random.split(key)
-        starts = self._deal(self._mixed(batch_key).obs[:: 2])
+        starts = self._deal(self._mixed(batch_key).obs[::2])
         rollout = imagine(
             learner.params.policy,
             learner.params.dynamics,
@@ -368,6 +363,14 @@ class _Step:
     def _normalize(self, batch: Transition) -> Transition:
         normalize = self.state.normalizer.normalize
         return batch._replace(obs=normalize(batch.obs), next_obs=normalize(batch.next_obs))
+
+
+def _repeat(step, learner: _Learner, steps: int, key) -> tuple[_Learner, Metrics]:
+    """``steps`` times ``step(learner, key)``; compiled once. Metrics are means."""
+    if not steps:
+        return learner, {}
+    learner, metrics = jax.lax.scan(step, learner, jax.random.split(key, steps))
+    return learner, jax.tree.map(jnp.mean, metrics)
 
 
 def _optimizer() -> optax.GradientTransformation:

@@ -1,0 +1,1 @@
+"""Networks and distributions: arrays in, arrays out."""

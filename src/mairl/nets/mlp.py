@@ -1,4 +1,4 @@
-"""Dense networks whose every leaf is an array, so plain ``jax.jit``/``vmap``/``scan`` work on them."""
+"""Dense networks; every leaf is an array, so plain ``jax.jit``/``vmap``/``scan`` work on them."""
 
 from collections.abc import Callable, Sequence
 
@@ -54,10 +54,11 @@ class MLP(eqx.Module):
         """Build the layers; ``norm`` puts a layer norm in front of each activation."""
         keys = jax.random.split(key, len(hidden) + 1)
         sizes = (in_size, *hidden)
-        self.layers = tuple(
-            Linear(m, n, key=k, scale=2**0.5)
-            for m, n, k in zip(sizes[:-1], sizes[1:], keys[:-1], strict=True)
-        ) + (Linear(sizes[-1], out_size, key=keys[-1], scale=out_scale),)
+        shapes = zip(sizes[:-1], sizes[1:], keys[:-1], strict=True)
+        self.layers = (
+            *(Linear(m, n, key=k, scale=2**0.5) for m, n, k in shapes),
+            Linear(sizes[-1], out_size, key=keys[-1], scale=out_scale),
+        )
         self.activation = activation
         self.norm = norm
         self.dropout = dropout
