@@ -1,14 +1,14 @@
 """The speed benchmark: how fast a run starts, learns and steps, and what limits the update.
 
-    python benchmarks/speed.py [--preset default] [--seconds 4] [--out benchmarks/results/speed.json]
+    python benchmarks/speed.py [--preset default] [--seconds 4] [--out FILE]
 
 Hopper-v5 from one shipped episode, in processes of their own: two that stop after the first update
 (an empty compilation cache, then the same one filled), one that measures on all cores and one on
 one thread. Takes some three minutes on two cores; leave the machine alone meanwhile.
 
-The FLOPs of an iteration are those of its matrix multiplications, counted in its jaxpr (loops times
-their length); ``xla_flops`` is the compiler's own figure, for comparison. The machine's rate is that
-of square float32 multiplications, chained in one program, measured in the same process.
+The FLOPs of an iteration are those of its matrix products, counted in its jaxpr (loops times their
+length); ``xla_flops`` is the compiler's own figure, for comparison. The machine's rate is that of
+square float32 products, chained in one program, measured in the same process.
 """
 
 import argparse

@@ -14,6 +14,8 @@ from mairl.compilation import use_compilation_cache  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+# Programs here are tiny: compiling them costs far more than running them.
+jax.config.update("jax_disable_most_optimizations", True)
 use_compilation_cache()
 
 

@@ -5,9 +5,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mairl.types import MairlError
+
+if TYPE_CHECKING:
+    from mairl.job import TrainConfig
 
 # What the first update's waiting time is counted from. Before the heavy imports, on purpose:
 # each verb imports what it needs, so that help comes at once.
@@ -65,16 +68,24 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> None:
+    config = parse_train(arguments)
+    from mairl.training import train
+
+    train(config, started=_STARTED)
+
+
+def parse_train(arguments: Sequence[str]) -> "TrainConfig":
+    """The configuration that the words after ``mairl train`` mean."""
     import tyro
 
-    from mairl.algorithms.mairl import PRESETS
     from mairl.job import TrainConfig
-    from mairl.training import train
 
     # The preset decides the defaults that --help shows, so it is looked for first.
     preset = _option(arguments, "--preset")
-    default = TrainConfig(tyro.MISSING, preset=preset if preset in PRESETS else "default")  # pyright: ignore
-    config = tyro.cli(
+    default = TrainConfig("", preset="paper" if preset == "paper" else "default")
+    # No default for this one, which its type does not allow to say.
+    object.__setattr__(default, "env_id", tyro.MISSING)
+    return tyro.cli(
         TrainConfig,
         args=arguments,
         default=default,
@@ -82,7 +93,6 @@ def _train(arguments: list[str]) -> None:
         description="Learn a policy and a reward from demonstrations.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    train(config, started=_STARTED)
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -158,7 +168,7 @@ def _recorded_in(name: str) -> str:
         ) from error
 
 
-def _option(arguments: list[str], name: str) -> str | None:
+def _option(arguments: Sequence[str], name: str) -> str | None:
     for i, argument in enumerate(arguments):
         if argument == name and i + 1 < len(arguments):
             return arguments[i + 1]

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 
 def use_compilation_cache() -> None:
@@ -15,6 +16,8 @@ def use_compilation_cache() -> None:
     """
     if jax.config.values.get("jax_compilation_cache_dir") is None:
         jax.config.update("jax_compilation_cache_dir", str(_cache_folder() / "mairl" / "jax"))
+        # JAX looks for a folder only once, at its first compilation, which may have been.
+        compilation_cache.reset_cache()
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         # Many small programs make up a start-up; by default only those over a second are kept.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)

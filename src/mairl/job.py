@@ -10,7 +10,7 @@ import tyro
 
 from mairl import demos as demonstrations
 from mairl import envs, rundir
-from mairl.algorithms.mairl import PRESETS, MAIRLConfig
+from mairl.algorithms.config import PRESETS, MAIRLConfig
 from mairl.demos import Demonstrations, ExpertData
 from mairl.learner import Learner
 from mairl.rundir import RunDirectory
@@ -44,12 +44,13 @@ class TrainConfig:
     """How often to evaluate, evenly over the steps."""
     eval_episodes: int = 5
     """Episodes of an evaluation; the final one has 20."""
-    algo: Annotated[MAIRLConfig, tyro.conf.arg(name="")] = None  # pyright: ignore
-    """The algorithm's settings; by default the preset's."""
+    algo: Annotated[MAIRLConfig, tyro.conf.arg(name="")] = PRESETS["default"]
+    """The algorithm's settings; left alone, they are the preset's."""
 
     def __post_init__(self):
-        if self.algo is None and self.preset in PRESETS:
-            object.__setattr__(self, "algo", PRESETS[self.preset])
+        # The very object: settings that only equal the default's were asked for.
+        if self.algo is PRESETS["default"]:
+            object.__setattr__(self, "algo", PRESETS.get(self.preset, self.algo))
 
     @property
     def path(self) -> Path:
@@ -139,6 +140,6 @@ _AT_LEAST_ONE = (
 )
 
 
-def _check_least(name: str, value: float, least: int) -> None:
+def _check_least(name: str, value: int | float, least: int) -> None:
     if value < least:
         raise MairlError(f"{name} is {value}; give {least} or more")
