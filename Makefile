@@ -9,8 +9,10 @@ UV = $(shell command -v uv || echo $(BIN)/uv)
 
 .PHONY: hopper test dev lock
 
+# Goes on with the run of an earlier call that was stopped.
 hopper: $(VENV)/runtime.stamp
-	$(BIN)/mairl train Hopper-v5 --episodes 1
+	$(BIN)/mairl train Hopper-v5 --episodes 1 --out runs/hopper \
+	  $(if $(wildcard runs/hopper/config.json),--resume)
 
 test: dev
 	$(BIN)/python -m pytest

@@ -6,7 +6,7 @@
 DEMOS holds one ``TASK.npz`` per task. The data are 8000 transitions (2000 more held out, from
 other demonstrations and other seeds): an expert's actions replayed from its seed up to a random
 time, then with noise of standard deviation 0, .1, .3 or .6; and a quarter of random actions. All
-models see the same batches of 256 predictions: single transitions for models without memory, 16
+models see batches of 256 predictions: single transitions for models without memory, 16
 sequences of 16 steps for those with. Each row uses the better of two learning rates (one-step
 error of its first seed, held-out data). RMSE is in units of the observations' standard deviation
 over the training data, on held-out episodes; the 10-step one is open loop, after 8 real steps

@@ -22,7 +22,7 @@ RESULTS = Path(__file__).parent / "results" / "learning.json"
 
 TASKS = {
     "hopper-full": ("Hopper-v5", 1, 1, 20_000),
-    "hopper-scarce": ("Hopper-v5", 4, 20, 40_000),
+    "hopper-scarce": ("Hopper-v5", 4, 20, 30_000),
     "cartpole": ("CartPole-v1", 1, 1, 6_000),
     "inverted-pendulum": ("InvertedPendulum-v5", 1, 1, 6_000),
     "pendulum": ("Pendulum-v1", 4, 1, 10_000),

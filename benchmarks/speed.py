@@ -198,7 +198,7 @@ def _flops(config: Any, learner: Any, compiled: bool) -> dict[str, Any]:
         "flops_per_iteration": matmul_flops(jax.make_jaxpr(run)(*arguments).jaxpr)
     }
     if compiled:
-        program = jax.jit(run).lower(*arguments).compile()
+        program = jax.jit(run, donate_argnums=1).lower(*arguments).compile()
         costs: Any = program.cost_analysis() or {}
         found["xla_flops"] = costs.get("flops") if isinstance(costs, dict) else costs[0]["flops"]
         found["kernels_per_iteration"] = _kernels(program.as_text() or "")

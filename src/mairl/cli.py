@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from mairl.types import MairlError
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments)
+        return _dispatch(arguments, _STARTED if argv is None else time.perf_counter())
     except MairlError as error:
         print(f"mairl: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else 2
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _dispatch(arguments: list[str], started: float) -> int:
     verb, *rest = arguments or ["--help"]
     if verb in ("-h", "--help", "help"):
         print(HELP)
@@ -59,7 +59,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"mairl {version('mairl')}")
     elif verb in VERBS:
-        VERBS[verb](rest)
+        VERBS[verb](rest, started)
     else:
         near = difflib.get_close_matches(verb, VERBS, 1, 0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -67,11 +67,11 @@ def _dispatch(arguments: list[str]) -> int:
     return 0
 
 
-def _train(arguments: list[str]) -> None:
+def _train(arguments: list[str], started: float) -> None:
     config = parse_train(arguments)
     from mairl.training import train
 
-    train(config, started=_STARTED)
+    train(config, started=started)
 
 
 def parse_train(arguments: Sequence[str]) -> "TrainConfig":
@@ -95,7 +95,7 @@ def parse_train(arguments: Sequence[str]) -> "TrainConfig":
     )
 
 
-def _evaluate(arguments: list[str]) -> None:
+def _evaluate(arguments: list[str], _: float) -> None:
     import tyro
 
     def evaluate(
@@ -126,7 +126,7 @@ def _evaluate(arguments: list[str]) -> None:
     tyro.cli(evaluate, args=arguments, prog="mairl evaluate")
 
 
-def _demos(arguments: list[str]) -> None:
+def _demos(arguments: list[str], _: float) -> None:
     import tyro
 
     def demos(
@@ -177,7 +177,7 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
     return None
 
 
-VERBS: dict[str, Callable[[list[str]], Any]] = {
+VERBS: dict[str, Callable[[list[str], float], None]] = {
     "train": _train,
     "evaluate": _evaluate,
     "demos": _demos,

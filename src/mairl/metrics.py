@@ -8,18 +8,17 @@ from typing import Any
 
 from mairl.types import MairlError
 
-_TIMES = ("env_steps", "wall_seconds")
-
 
 class MetricsWriter:
     """Appends lines to ``metrics.jsonl``, and the same scalars to TensorBoard.
 
-    A line holds ``env_steps``, ``wall_seconds`` and scalars called ``group/name``. Opened at
-    ``from_step`` it forgets what an interrupted run wrote after its last checkpoint.
+    A line holds ``env_steps``, ``wall_seconds`` and scalars called ``group/name``. ``lines``
+    counts those written; opened with the number that the last checkpoint knew of, it forgets
+    what an interrupted run wrote after it.
     """
 
-    def __init__(self, jsonl: Path, tensorboard: Path, from_step: int):
-        """Open both for what follows ``from_step``.
+    def __init__(self, jsonl: Path, tensorboard: Path, lines: int, env_steps: int):
+        """Keep the first ``lines``, and in TensorBoard what is not after ``env_steps``.
 
         Raises:
             MairlError: they cannot be written.
@@ -34,7 +33,7 @@ class MetricsWriter:
         session_log: Any = vars(event_pb2)["SessionLog"]
 
         try:
-            truncate(jsonl, from_step)
+            self.lines = truncate(jsonl, lines)
             self._file = jsonl.open("a", encoding="utf-8")
             self._events = EventFileWriter(str(tensorboard))
         except OSError as error:
@@ -44,7 +43,7 @@ class MetricsWriter:
             ) from error
         # TensorBoard drops what earlier files hold from this step on.
         start = session_log(status=session_log.SessionStatus.START)
-        self._events.add_event(self._event(step=from_step + 1, session_log=start))
+        self._events.add_event(self._event(step=env_steps + 1, session_log=start))
 
     def write(self, env_steps: int, wall_seconds: float, scalars: Mapping[str, float]) -> None:
         """Add one line; NaN and infinity, which JSON lacks, become null."""
@@ -52,6 +51,7 @@ class MetricsWriter:
         line |= {k: v if math.isfinite(v) else None for k, v in scalars.items()}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        self.lines += 1
         values = [self._summary.Value(tag=tag, simple_value=x) for tag, x in scalars.items()]
         self._events.add_event(self._event(step=env_steps, summary=self._summary(value=values)))
 
@@ -74,12 +74,13 @@ def read(jsonl: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def truncate(jsonl: Path, env_steps: int) -> None:
-    """Drop lines after ``env_steps``: the run goes on from there and writes them again."""
-    kept = [line for line in read(jsonl) if line["env_steps"] <= env_steps]
+def truncate(jsonl: Path, lines: int) -> int:
+    """Keep the first ``lines``; returns how many there are then."""
+    kept = read(jsonl)[:lines]
     temporary = jsonl.with_name(f".{jsonl.name}")
     temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
     temporary.replace(jsonl)
+    return len(kept)
 
 
 class Means:

@@ -130,16 +130,15 @@ class _Training:
 
     def prepare(self, collector: envs.Collector) -> None:
         """Begin, or resume where there is a checkpoint (a kill may have come before the first)."""
-        from_step = 0
+        lines = 0
         if self._job.config.resume and any(self._directory.checkpoints.glob("checkpoint-*")):
             self._progress.say("Going back to the last checkpoint")
-            self._resume(collector)
-            from_step = self._learner.env_steps
+            lines = self._resume(collector)
         else:
             self._progress.say("Taking random steps, making networks")
             self._learner.begin(collector)
         self._writer = metrics.MetricsWriter(
-            self._directory.metrics, self._directory.tensorboard, from_step
+            self._directory.metrics, self._directory.tensorboard, lines, self._learner.env_steps
         )
         self._lines = metrics.read(self._directory.metrics)
         self._progress.baselines(self._scores.baselines)
@@ -193,6 +192,7 @@ class _Training:
             "history": self._scores.history,
             "means": self._means.sums,
             "first_update": self._first_update,
+            "lines": self._writer.lines if self._writer else 0,
         }
         self._timed("save", lambda: self._learner.save(self._directory.checkpoints, meta))
         self._saved_step = self._learner.env_steps
@@ -216,7 +216,8 @@ class _Training:
         if self._writer is not None:
             self._writer.close()
 
-    def _resume(self, collector: envs.Collector) -> None:
+    def _resume(self, collector: envs.Collector) -> int:
+        """Go back to the newest checkpoint; the lines of metrics.jsonl that it knew of."""
         meta = self._learner.resume(collector, self._directory.checkpoints)
         self._seconds, self._first_update = meta["seconds"], meta["first_update"]
         self._scores.baselines, self._scores.history = meta["baselines"], meta["history"]
@@ -237,6 +238,7 @@ class _Training:
             self._progress.note(note)
         for entry in self._scores.history[-1:]:
             self._progress.evaluated(entry)
+        return meta["lines"]
 
     def _log(self) -> None:
         scalars = self._means.take()

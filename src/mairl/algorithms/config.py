@@ -120,7 +120,13 @@ PRESETS: dict[str, MAIRLConfig] = {
         replay_size=50_000,
         decay=0.0,
         dynamics=DynamicsConfig(
-            kind="tokens", width=128, members=1, steps=2, batch_size=512, learning_rate=1e-4
+            kind="tokens",
+            width=128,
+            depth=1,
+            members=1,
+            steps=2,
+            batch_size=512,
+            learning_rate=1e-4,
         ),
         reward=RewardConfig(
             hidden=(200, 100),

@@ -16,7 +16,7 @@ from mairl.dynamics.mlp import MLPDynamics
 from mairl.dynamics.window import WindowDynamics
 from mairl.types import MairlError
 
-NUM_TOKENS = 2  # two wide tokens beat four narrow ones in error and in time: docs/dynamics.md
+NUM_TOKENS = 2  # few, wide tokens are faster, and on Hopper better: docs/dynamics.md
 HEADS = 4
 
 

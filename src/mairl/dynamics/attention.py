@@ -35,7 +35,7 @@ class Block(eqx.Module):
         x = x + W_2 silu(W_1 layer_norm(x))
 
     Tokens come flattened into the batch, ``[batch * tokens, width]``: dense layers over two axes
-    are single matrix products, which on CPU is worth a factor of two over three axes.
+    are single matrix products, cheaper on CPU than products over three axes.
     """
 
     qkv: Linear
@@ -181,7 +181,8 @@ class ReleasedDynamics(MarkovDynamics):
 
     with e_s = relu(W obs), e_a = relu(W action). The softmax runs over a single key and is always
     1, so the attention is v whatever q and k are: k gets no gradient at all, q gets one only
-    because the skip connection reuses it. What remains is additive: state plus action features.
+    because the skip connection reuses it. The decoder sees a sum of state
+    features and action features.
     """
 
     state_embed: Linear

@@ -1,0 +1,284 @@
+"""The compiled update: what it keeps to, and that it learns a task with a known answer."""
+
+import functools
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mairl import replay as replays
+from mairl.algorithms import mairl as algorithm
+from mairl.algorithms.config import PRESETS
+from mairl.types import EnvSpec, Transition
+
+OBS, ITERATIONS, NUM_ENVS = 2, 20, 7
+SPACES = {
+    "box": EnvSpec("Probe", OBS, 2, False, (-1.0, -1.0), (1.0, 1.0)),
+    "discrete": EnvSpec("Probe", OBS, 3, True),
+}
+CASES = [(preset, space) for preset in PRESETS for space in SPACES]
+
+
+@functools.cache
+def settings(preset):
+    """The preset with small networks, high rates and every path of the outline in use."""
+    config = PRESETS[preset]
+    small = (16, 16)
+    return replace(
+        config,
+        gamma=0.8,
+        batch_size=64,
+        num_envs=NUM_ENVS,
+        dynamics=replace(config.dynamics, width=16, depth=1, batch_size=32),
+        reward=replace(config.reward, hidden=small, learning_rate=3e-3),
+        policy=replace(config.policy, hidden=small, learning_rate=3e-3),
+        value=replace(config.value, hidden=small, steps=min(config.value.steps, 1)),
+    )
+
+
+def best_action(space, obs):
+    """What the expert does: a linear function, or the largest of three."""
+    if SPACES[space].discrete:
+        return np.eye(3, dtype=np.float32)[np.argmax(obs @ np.float32([[1, 0, -1], [0, 1, 0]]), -1)]
+    return np.clip(obs @ np.float32([[0.5, -0.2], [0.0, 0.4]]), -0.9, 0.9)
+
+
+def experience(space, act, *batch, seed=0):
+    """A world without consequences: observations come and go whatever is done."""
+    rng = np.random.default_rng(seed)
+    obs, next_obs = np.float32(rng.normal(size=(2, *batch, OBS)))
+    return Transition(obs, np.float32(act(obs)), next_obs, np.zeros(batch, np.float32))
+
+
+def at_random(space, seed=0):
+    rng = np.random.default_rng(seed)
+    if SPACES[space].discrete:
+        return lambda obs: np.eye(3, dtype=np.float32)[rng.integers(0, 3, obs.shape[:-1])]
+    return lambda obs: rng.uniform(-1, 1, (*obs.shape[:-1], 2))
+
+
+def demonstrations(space):
+    expert = experience(space, partial(best_action, space), 256, seed=1)
+    return jax.tree.map(jnp.asarray, expert)
+
+
+@functools.cache
+def fresh(preset, space, seed=0):
+    config, spec = settings(preset), SPACES[space]
+    random = experience(space, at_random(space), 256, seed=2)
+    key = jax.random.key(seed)
+    return algorithm.initialize(config, spec, demonstrations(space), random, 0.0, key=key)
+
+
+@functools.cache
+def ring(space):
+    return add(
+        replays.init(64, NUM_ENVS, OBS, SPACES[space].action_size),
+        experience(space, at_random(space, 3), 16, NUM_ENVS, seed=3),
+    )
+
+
+def add(replay, batch):
+    return replays.add(replay, batch, np.zeros(batch.terminated.shape, np.float32))
+
+
+@functools.cache
+def compiled(preset, space):
+    """One program for all tests of a case: compiling takes most of their time."""
+    return jax.jit(
+        partial(algorithm.update, settings(preset), SPACES[space], iterations=ITERATIONS)
+    )
+
+
+def run(preset, space, seed=0, progress=0.0):
+    return compiled(preset, space)(
+        fresh(preset, space),
+        ring(space),
+        demonstrations(space),
+        jnp.float32(progress),
+        key=jax.random.key(seed),
+    )
+
+
+def leaves(tree):
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(leaves(a), leaves(b), strict=True))
+
+
+# --- Properties of the program -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("preset", "space"), CASES)
+def test_presets_take_a_step_that_moves_every_part(preset, space):
+    before = fresh(preset, space)
+    after, metrics = run(preset, space)
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert isinstance(x, jax.Array)
+        assert (x.shape, x.dtype) == (y.shape, y.dtype)
+        assert np.all(np.isfinite(y))
+    assert all(np.isfinite(v) for v in metrics.values())
+    config = settings(preset)
+    learned = {"dynamics", "reward", "policy"}
+    learned |= {"value"} if config.value.steps else set()
+    learned |= {"log_temperature"} if config.policy.temperature_rate else set()
+    for name in before.params._fields:
+        moved = not same(getattr(before.params, name), getattr(after.params, name))
+        assert moved == (name in learned), name
+    # Scales and shares stay: the loop owns the shares, nothing changes the scales.
+    for name in ("normalizer", "delta_scale", "expert_ended", "policy_ended"):
+        assert same(getattr(before, name), getattr(after, name))
+
+
+def test_the_same_key_gives_the_same_bits():
+    first, again, other = (
+        run("default", "box", 0),
+        run("default", "box", 0),
+        run("default", "box", 1),
+    )
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_nothing_compiles_twice():
+    """Neither for the update's own output, nor for other data, keys or progress."""
+    program = compiled("default", "box")
+    state, _ = run("default", "box")
+    size = program._cache_size()
+    for step in range(2):
+        replay = add(ring("box"), experience("box", at_random("box"), 4, NUM_ENVS, seed=step))
+        state, _ = program(
+            state,
+            replay,
+            demonstrations("box"),
+            jnp.float32(0.1 * step),
+            key=jax.random.key(step),
+        )
+    assert program._cache_size() == size == 1
+
+
+def test_seeds_under_vmap_are_the_seeds_one_by_one():
+    seeds = range(3)
+    states = [fresh("default", "box", seed) for seed in seeds]
+    config, spec = settings("default"), SPACES["box"]
+    program = partial(algorithm.update, config, spec, iterations=2)
+    arguments = ring("box"), demonstrations("box"), jnp.float32(0.0)
+    single = jax.jit(lambda state, key: program(state, *arguments, key=key)[0])
+    one_by_one = [single(state, jax.random.key(seed)) for seed, state in zip(seeds, states)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
+    together = jax.jit(jax.vmap(lambda state, key: program(state, *arguments, key=key)[0]))(
+        stacked, jax.vmap(jax.random.key)(jnp.arange(3))
+    )
+    for seed in seeds:
+        mine = jax.tree.map(lambda x, i=seed: x[i], together)
+        # Sums may be taken in another order: float32 round-off, nothing else.
+        for x, y in zip(leaves(mine), leaves(one_by_one[seed]), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=2e-6)
+    assert not same(one_by_one[0].params.policy, one_by_one[1].params.policy)
+
+
+def learner_of(state):
+    return algorithm._Learner(state.params, state.target_value, state.optimizers)
+
+
+@pytest.mark.parametrize("name", ["dynamics", "reward", "value", "policy"])
+def test_each_step_changes_its_own_part_alone(name):
+    """So the reward's loss does not move the policy, nor the policy's the reward, value, model."""
+    state = fresh("default", "box")
+    config, spec = settings("default"), SPACES["box"]
+
+    @jax.jit
+    def take(state, key):
+        step = algorithm._Step(
+            config, spec, state, ring("box"), demonstrations("box"), jnp.float32(0.0)
+        )
+        return getattr(step, name)(learner_of(state), key)[0]
+
+    after, before = take(state, jax.random.key(0)), learner_of(state)
+    own = {"policy": {"policy", "log_temperature"}}.get(name, {name})
+    for part in before.params._fields:
+        moved = not same(getattr(before.params, part), getattr(after.params, part))
+        assert moved == (part in own), part
+    assert same(before.target_value, after.target_value) == (name != "value")
+
+
+def rate_at(progress, decay, final_rate=0.1):
+    config = replace(settings("default"), decay=decay, final_rate=final_rate)
+    step = algorithm._Step(
+        config, SPACES["box"], fresh("default", "box"), None, None, jnp.float32(progress)
+    )
+    return float(step.rate)
+
+
+def test_learning_rates_fall_at_the_end():
+    # Over the last half from 1 towards 0, and not below a tenth.
+    shares = [rate_at(progress, 0.5) for progress in (0.0, 0.5, 0.75, 0.95, 1.0)]
+    np.testing.assert_allclose(shares, [1.0, 1.0, 0.5, 0.1, 0.1], rtol=1e-5)
+    # Without decay they stay; at the very end the share is final_rate, which no step sees.
+    np.testing.assert_allclose([rate_at(p, 0.0) for p in (0.0, 0.5, 0.999)], [1.0, 1.0, 1.0])
+
+
+def test_decay_scales_reward_and_policy_steps_only():
+    """Adam's first step is rate * sign(gradient): its size is the learning rate."""
+    config, spec = settings("default"), SPACES["box"]
+    state = fresh("default", "box")
+
+    @partial(jax.jit, static_argnums=0)
+    def take(name, progress, key):
+        step = algorithm._Step(config, spec, state, ring("box"), demonstrations("box"), progress)
+        return getattr(step, name)(learner_of(state), key)[0]
+
+    for name, falls in (("reward", True), ("policy", True), ("dynamics", False)):
+        sizes = []
+        for progress in (0.0, 1.0):
+            after = take(name, jnp.float32(progress), jax.random.key(0))
+            change = [
+                np.max(np.abs(x - y))
+                for x, y in zip(
+                    leaves(getattr(state.params, name)),
+                    leaves(getattr(after.params, name)),
+                    strict=True,
+                )
+            ]
+            sizes.append(max(change))
+        expected = config.final_rate if falls else 1.0
+        np.testing.assert_allclose(sizes[1] / sizes[0], expected, rtol=0.05)
+
+
+# --- A task with a known answer -----------------------------------------------------------------
+
+
+def error(space, state):
+    """Mean squared distance of the policy's mode to the expert's action, on fresh observations."""
+    obs = np.float32(np.random.default_rng(9).normal(size=(500, OBS)))
+    mode = jax.jit(algorithm.exploit)(state, jnp.asarray(obs))
+    return float(np.mean(np.sum((np.asarray(mode) - best_action(space, obs)) ** 2, -1)))
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_the_policy_finds_the_experts_action(space):
+    """Nothing an action does matters later, so the answer is to act as the expert at once.
+
+    For discrete actions the distance is 2 where the choice is another one.
+    """
+    program, state, replay = compiled("default", space), fresh("default", space), ring(space)
+    explore = jax.jit(algorithm.explore)
+    before = error(space, state)
+    for round_ in range(30):
+        fresh_obs = experience(space, lambda obs: obs, 4, NUM_ENVS, seed=100 + round_)
+        action = jax.vmap(partial(explore, state))(
+            jnp.asarray(fresh_obs.obs), key=jax.random.split(jax.random.key(1000 + round_), 4)
+        )
+        replay = add(replay, fresh_obs._replace(action=np.asarray(action)))
+        state, metrics = program(
+            state, replay, demonstrations(space), jnp.float32(0.0), key=jax.random.key(round_)
+        )
+    after = error(space, state)
+    print(space, before, after, metrics)
+    assert after < 0.25 * before

@@ -1,0 +1,174 @@
+"""Values and returns: hand-computed targets, ends against cut-offs, the rollout's objective."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mairl.losses.value import value_loss
+from mairl.policies import Policy
+from mairl.rollout import Rollout, objective
+from mairl.types import Transition
+from mairl.value import ActionValue, polyak
+
+GAMMA = 0.9
+KEY = 0
+
+
+@functools.cache
+def any_value(members):
+    return ActionValue(1, 1, (), members, key=jax.random.key(0))
+
+
+def linear_value(*weights):
+    """One member per row (w_s, w_a): Q = w_s s + w_a a."""
+    value = any_value(len(weights))
+    kernel = jnp.float32(weights)[..., None]
+    return eqx.tree_at(lambda v: v.members.layers[0].weight, value, kernel)
+
+
+class Fixed(Policy):
+    """a = 0.5 s with an entropy of 2, whatever the key."""
+
+    slope: jax.Array
+
+    def mode(self, obs):
+        return self.slope * obs
+
+    def sample(self, obs, key):
+        return self.mode(obs), jnp.full(obs.shape[:-1], 2.0)
+
+    def log_prob(self, obs, action):
+        return jnp.full(obs.shape[:-1], -2.0)
+
+    def reproduce(self, obs, action, key):
+        return action, jnp.full(obs.shape[:-1], 2.0)
+
+    def cloning_loss(self, obs, action):
+        return jnp.zeros(())
+
+
+def loss_of(batch, rewards, value, target, end_value=7.0):
+    return value_loss(
+        value,
+        target,
+        Fixed(jnp.float32(0.5)),
+        batch,
+        jnp.float32(rewards),
+        jnp.float32(0.1),
+        jnp.float32(end_value),
+        gamma=GAMMA,
+        key=jax.random.key(KEY),
+    )
+
+
+def step(s, a, s2, terminated):
+    column = lambda x: jnp.float32([[x]])  # noqa: E731
+    return Transition(column(s), column(a), column(s2), jnp.float32([terminated]))
+
+
+def test_members_are_values_of_their_own_and_lower_is_their_minimum():
+    value = linear_value((1.0, 0.0), (0.0, 2.0))
+    obs, action = jnp.float32([[3.0], [1.0]]), jnp.float32([[1.0], [1.0]])
+    np.testing.assert_allclose(value(obs, action), [[3.0, 1.0], [2.0, 2.0]])
+    np.testing.assert_allclose(value.lower(obs, action), [2.0, 1.0])
+    np.testing.assert_allclose(value(obs[0], action[0]), [3.0, 2.0])
+
+
+def test_layer_norm_bounds_the_value_of_unseen_actions():
+    value = ActionValue(3, 2, (16, 16), 2, key=jax.random.key(0))
+    near = value(jnp.ones(3), jnp.ones(2))
+    far = value(jnp.ones(3), 1e6 * jnp.ones(2))
+    assert jnp.all(jnp.abs(far) < 100.0)
+    assert jnp.all(near != far)
+
+
+def test_target_of_a_step_that_goes_on_by_hand():
+    """Truncated or not: a step that did not terminate bootstraps."""
+    target = linear_value((1.0, 1.0), (3.0, 0.0))
+    value = linear_value((2.0, 0.0), (0.0, 1.0))
+    batch = step(1.0, 0.5, 4.0, 0.0)
+    # a' = 2; members 1*4 + 1*2 = 6 and 3*4 = 12, the lower is 6;
+    # y = 1.5 + 0.9 * (6 + 0.1 * 2) = 7.08; q = 2 and 0.5;
+    # loss = [(2 - 7.08)^2 + (0.5 - 7.08)^2] / 2 = (25.8064 + 43.2964) / 2
+    loss, metrics = loss_of(batch, [1.5], value, target)
+    np.testing.assert_allclose(metrics["value/target"], 7.08, rtol=1e-6)
+    np.testing.assert_allclose(loss, 34.5514, rtol=1e-6)
+    np.testing.assert_allclose(metrics["value/mean"], 1.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("end_value", [0.0, 7.0, -3.0])
+def test_target_of_a_terminated_step_is_the_ends_value(end_value):
+    target, value = linear_value((1.0, 1.0), (3.0, 0.0)), linear_value((2.0, 0.0), (0.0, 1.0))
+    # Nothing of s' counts: y = 1.5 + 0.9 * end_value.
+    y = 1.5 + 0.9 * end_value
+    for s2 in (4.0, -100.0):
+        _, metrics = loss_of(step(1.0, 0.5, s2, 1.0), [1.5], value, target, end_value)
+        np.testing.assert_allclose(metrics["value/target"], y, rtol=1e-6, atol=1e-6)
+
+
+def test_loss_is_a_mean_over_the_batch_and_a_sum_over_members():
+    target, value = linear_value((0.0, 0.0), (0.0, 0.0)), linear_value((1.0, 0.0), (2.0, 0.0))
+    batch = jax.tree.map(lambda *x: jnp.concatenate(x), *[step(s, 0, 0, 1.0) for s in (1.0, 3.0)])
+    # y = 0: members' squares 1 + 4 and 9 + 36, halves of 5 and 45, mean 12.5.
+    loss, _ = loss_of(batch, [0.0, 0.0], value, target, 0.0)
+    np.testing.assert_allclose(loss, 12.5, rtol=1e-6)
+
+
+def test_polyak_moves_by_tau():
+    old, new = linear_value((0.0, 4.0)), linear_value((10.0, 4.0))
+    moved = polyak(old, new, 0.1)
+    np.testing.assert_allclose(moved.members.layers[0].weight[0, :, 0], [1.0, 4.0], rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, polyak(old, new, 1.0), new)
+
+
+def rollout_of(entropy, terminated, alive, final_alive):
+    horizon = len(entropy)
+    empty = jnp.zeros((horizon, 1, 1))
+    column = lambda x: jnp.float32(x).reshape(horizon, 1)  # noqa: E731
+    return Rollout(
+        Transition(empty, empty, empty, column(terminated)),
+        column(entropy),
+        column(alive),
+        jnp.zeros((1, 1)),
+        jnp.float32([final_alive]),
+    )
+
+
+def value_of(rollout, rewards, end_value, final_value, temperature=0.5):
+    return objective(
+        rollout,
+        jnp.float32(rewards).reshape(-1, 1),
+        jnp.float32(temperature),
+        jnp.float32(end_value),
+        jnp.float32([final_value]),
+        GAMMA,
+    )
+
+
+def test_objective_by_hand():
+    rollout = rollout_of([2.0, 4.0], [0.0, 0.0], [1.0, 1.0], 1.0)
+    # (1 + 0.5 * 2) + 0.9 (3 + 0.5 * 4) + 0.81 * 10 = 2 + 4.5 + 8.1
+    np.testing.assert_allclose(value_of(rollout, [1.0, 3.0], 100.0, 10.0), [14.6], rtol=1e-6)
+
+
+def test_objective_after_a_termination_is_the_ends_value():
+    rollout = rollout_of([0.0, 0.0], [1.0, 0.0], [1.0, 0.0], 0.0)
+    # 1 + 0.9 * 100; neither the second step nor the final value counts.
+    np.testing.assert_allclose(value_of(rollout, [1.0, 3.0], 100.0, 10.0), [91.0], rtol=1e-6)
+
+
+def test_objective_weighs_a_chance_of_an_end():
+    # Ends with chance 1/4 after the first step, 1/2 after the second.
+    rollout = rollout_of([0.0, 0.0], [0.25, 0.5], [1.0, 0.75], 0.375)
+    # 1 + 0.9 * 0.25 * 100 + 0.9 * 0.75 * (3 + 0.9 * 0.5 * 100) + 0.81 * 0.375 * 10
+    # = 1 + 22.5 + 32.4 + 3.0375
+    np.testing.assert_allclose(value_of(rollout, [1.0, 3.0], 100.0, 10.0), [58.9375], rtol=1e-6)
+
+
+def test_objective_at_horizon_zero_is_the_final_value():
+    rollout = rollout_of([], [], [], 1.0)
+    np.testing.assert_allclose(value_of(rollout, [], 100.0, 10.0), [10.0], rtol=1e-6)
