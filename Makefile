@@ -50,7 +50,7 @@ endef
 
 # Remake both locks with the newest versions that pyproject.toml allows (needs uv).
 lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
-lock:
+lock: | $(BIN)/python
 	$(compile) --group build -o requirements.lock
 	$(compile) --group build --extra dev -c requirements.lock -o requirements-dev.lock
 

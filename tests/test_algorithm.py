@@ -170,7 +170,7 @@ def test_seeds_under_vmap_are_the_seeds_one_by_one():
     program = partial(algorithm.update, config, spec, iterations=2)
     arguments = ring("box"), demonstrations("box"), jnp.float32(0.0)
     single = jax.jit(lambda state, key: program(state, *arguments, key=key)[0])
-    one_by_one = [single(state, jax.random.key(seed)) for seed, state in zip(seeds, states)]
+    one_by_one = [single(states[seed], jax.random.key(seed)) for seed in seeds]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
     together = jax.jit(jax.vmap(lambda state, key: program(state, *arguments, key=key)[0]))(
         stacked, jax.vmap(jax.random.key)(jnp.arange(3))
@@ -187,20 +187,20 @@ def learner_of(state):
     return algorithm._Learner(state.params, state.target_value, state.optimizers)
 
 
+@partial(jax.jit, static_argnums=0)
+def take(name, state, progress, key):
+    """One of the four steps by itself."""
+    step = algorithm._Step(
+        settings("default"), SPACES["box"], state, ring("box"), demonstrations("box"), progress
+    )
+    return getattr(step, name)(learner_of(state), key)[0]
+
+
 @pytest.mark.parametrize("name", ["dynamics", "reward", "value", "policy"])
 def test_each_step_changes_its_own_part_alone(name):
     """So the reward's loss does not move the policy, nor the policy's the reward, value, model."""
-    state = fresh("default", "box")
-    config, spec = settings("default"), SPACES["box"]
-
-    @jax.jit
-    def take(state, key):
-        step = algorithm._Step(
-            config, spec, state, ring("box"), demonstrations("box"), jnp.float32(0.0)
-        )
-        return getattr(step, name)(learner_of(state), key)[0]
-
-    after, before = take(state, jax.random.key(0)), learner_of(state)
+    before = learner_of(fresh("default", "box"))
+    after = take(name, fresh("default", "box"), jnp.float32(0.0), jax.random.key(0))
     own = {"policy": {"policy", "log_temperature"}}.get(name, {name})
     for part in before.params._fields:
         moved = not same(getattr(before.params, part), getattr(after.params, part))
@@ -226,18 +226,11 @@ def test_learning_rates_fall_at_the_end():
 
 def test_decay_scales_reward_and_policy_steps_only():
     """Adam's first step is rate * sign(gradient): its size is the learning rate."""
-    config, spec = settings("default"), SPACES["box"]
-    state = fresh("default", "box")
-
-    @partial(jax.jit, static_argnums=0)
-    def take(name, progress, key):
-        step = algorithm._Step(config, spec, state, ring("box"), demonstrations("box"), progress)
-        return getattr(step, name)(learner_of(state), key)[0]
-
+    config, state = settings("default"), fresh("default", "box")
     for name, falls in (("reward", True), ("policy", True), ("dynamics", False)):
         sizes = []
         for progress in (0.0, 1.0):
-            after = take(name, jnp.float32(progress), jax.random.key(0))
+            after = take(name, state, jnp.float32(progress), jax.random.key(0))
             change = [
                 np.max(np.abs(x - y))
                 for x, y in zip(

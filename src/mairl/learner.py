@@ -170,13 +170,13 @@ class Learner:
         Raises:
             MairlError: as ``Collector.collect``.
         """
-        # One array of keys a round, picked from inside the program: a key of its own per step
-        # would cost more than the policy.
-        keys = jax.random.split(self.key("explore", self.rounds), self._config.collect_steps)
+        # The keys of a round at once, as plain words: making one per step would cost more than
+        # the policy.
+        words = self._explore_words(self.rounds)
         leaves, first = self._explore.pick(self.state), self.env_steps // self._config.num_envs
 
         def act(obs: np.ndarray, count: int) -> np.ndarray:
-            return np.asarray(self._explore(leaves, obs, keys, np.int32(count - first)))
+            return np.asarray(self._explore(leaves, obs, words[count - first]))
 
         left = (self._steps - self.env_steps) // self._config.num_envs
         before = len(self.ends)
@@ -216,12 +216,17 @@ class Learner:
         self._collector = collector
         self._expert = jax.tree.map(jnp.asarray, self._data)
         obs = np.zeros((collector.num_envs, self._spec.obs_size), np.float32)
-        keys = jax.random.split(self.key("explore", 0), self._config.collect_steps)
         self._explore = _Lean(
-            lambda state, obs, keys, i: algorithm.explore(state, obs, key=keys[i]),
-            (self._shapes, obs, keys, np.int32(0)),
+            lambda state, obs, words: algorithm.explore(
+                state, obs, key=jax.random.wrap_key_data(words)
+            ),
+            (self._shapes, obs, self._explore_words(0)[0]),
         )
         self._exploit = _Lean(algorithm.exploit, (self._shapes, obs))
+
+    def _explore_words(self, count: int) -> np.ndarray:
+        keys = jax.random.split(self.key("explore", count), self._config.collect_steps)
+        return np.asarray(jax.random.key_data(keys))
 
     def _initialize(self, random: Transition, key: jax.Array) -> State:
         return algorithm.initialize(

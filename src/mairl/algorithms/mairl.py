@@ -15,6 +15,7 @@ The horizon H is the dial: 0 leaves the policy to Q alone (off-policy AIRL with 
 normalized observations and inside actions.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -110,7 +111,7 @@ def initialize(
     return State(
         params=params,
         target_value=jax.tree.map(jnp.copy, params.value),
-        optimizers=Parameters(*(_optimizer().init(part) for part in params)),
+        optimizers=Parameters(*(_optimizer(n).init(p) for n, p in params._asdict().items())),
         normalizer=normalizer,
         delta_scale=_change_scale(normalizer, expert, random),
         expert_ended=jnp.float32(expert_ended),
@@ -170,7 +171,7 @@ class _Learner(NamedTuple):
         """One Adam step of the part ``name`` on ``loss(part) -> (value, metrics)``."""
         part = getattr(self.params, name)
         (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(part)
-        change, optimizer = _optimizer().update(gradient, getattr(self.optimizers, name))
+        change, optimizer = _optimizer(name).update(gradient, getattr(self.optimizers, name))
         part = jax.tree.map(lambda p, c: p - rate * c, part, change)
         metrics = {**metrics, f"{name}/gradient_norm": optax.global_norm(gradient)}
         return self._replace(
@@ -194,7 +195,7 @@ class _Step:
         self.bounded = BoundedReward(config.reward.bound, config.reward.positive, live)
         self.end_value = self.bounded.transform(ended) / (1.0 - config.gamma)
         self.target_entropy = (
-            0.2 * jnp.log(spec.action_size)
+            0.2 * math.log(spec.action_size)
             if spec.discrete
             else config.policy.target_entropy * spec.action_size
         )
@@ -373,9 +374,14 @@ def _repeat(step, learner: _Learner, steps: int, key) -> tuple[_Learner, Metrics
     return learner, jax.tree.map(jnp.mean, metrics)
 
 
-def _optimizer() -> optax.GradientTransformation:
-    """Adam with clipped gradients; rates are applied outside, since they change."""
-    return optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam())
+def _optimizer(name: str) -> optax.GradientTransformation:
+    """Adam, gradients clipped but for the value's; rates are applied outside, since they change.
+
+    The value's gradient is large where an episode ends, which is rare and matters most: clipping
+    it would make critics blind to falls.
+    """
+    clip = optax.identity() if name == "value" else optax.clip_by_global_norm(10.0)
+    return optax.chain(clip, optax.scale_by_adam())
 
 
 def _change_scale(normalizer: Normalizer, *batches: Transition) -> Float[Array, " obs"]:

@@ -1,10 +1,11 @@
 """Signs of trouble in a run's metrics, in plain words."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-Lines = Sequence[Mapping[str, float | None]]
+Lines = Sequence[Mapping[str, Any]]
 
 LATELY = 10
 """Log lines (of some 200 in a run) over which a sign must last."""
