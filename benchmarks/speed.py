@@ -39,8 +39,7 @@ def first_update(preset: str, seconds: float, folder: Path) -> dict[str, Any]:
 
     learner, collector = _begin(preset, folder)
     with collector:
-        while not learner.updates:  # A preset may collect for several rounds first.
-            learner.update() or learner.collect()
+        _until_updated(learner)
     return {"at": time.time()}
 
 
@@ -55,9 +54,8 @@ def measure(preset: str, seconds: float, folder: Path, parts: bool = True) -> di
     config, spent = PRESETS[preset], {"update": 0.0, "collect": 0.0}
     learner, collector = _begin(preset, folder)
     with collector:
-        while not learner.updates:  # Compiles both.
-            learner.update() or learner.collect()
-        learner.collect()
+        _until_updated(learner)
+        learner.collect()  # Now both are compiled.
         updates, steps, cpu = learner.updates, learner.env_steps, 0.0
         while sum(spent.values()) < 2 * seconds and not learner.done:
             used, start = time.process_time(), time.perf_counter()
@@ -150,6 +148,13 @@ def _begin(preset: str, folder: Path) -> tuple[Any, Any]:
     return job.learner, collector
 
 
+def _until_updated(learner: Any) -> None:
+    while not learner.updates:  # Where iterations per step are a fraction, not in every round.
+        learner.update()
+        if not learner.updates:
+            learner.collect()
+
+
 def _iteration(config: Any, learner: Any, names: tuple[str, ...]) -> tuple[Callable, tuple]:
     """One iteration of some parts: a function of its arguments, ``(carry, key) -> (carry, sum)``.
 
@@ -160,18 +165,19 @@ def _iteration(config: Any, learner: Any, names: tuple[str, ...]) -> tuple[Calla
 
     from mairl.algorithms import mairl as algorithm
 
-    state, spec = learner.state, learner._spec
-    data = state, learner.replay, learner._expert
+    spec, start = learner._spec, learner.state
+    data = start, learner.replay, learner._expert
 
     def run(data: Any, carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-        step = algorithm._Step(config, spec, *data, jnp.float32(0.0))
+        state, replay, expert = data
+        step = algorithm._Step(config, spec, state, replay, expert, jnp.float32(0.0))
         total = jnp.float32(0.0)
         for name, name_key in zip(names, jax.random.split(key, len(names)), strict=True):
             carry, metrics = getattr(step, name)(carry, name_key)
             total += sum(jnp.sum(value) for value in metrics.values())
         return carry, total
 
-    carry = algorithm._Learner(state.params, state.target_value, state.optimizers)
+    carry = algorithm._Learner(start.params, start.target_value, start.optimizers)
     return run, (data, carry)
 
 
@@ -328,7 +334,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="How fast a run starts, learns and steps.")
     parser.add_argument("--preset", default="default")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -312,6 +312,10 @@ def test_no_policy_earns_more_than_the_expert_by_the_reward_learned_against_it(s
         np.sum(pi * world.action_values(pi, reward, end_value), -1)[0] for pi in (expert, policy)
     )
     assert best >= own - 1e-3
+    # And by exactly that sum, over live steps and the end.
+    e, p = (np.append(*world.occupancy(pi)) for pi in (expert, policy))
+    gap = np.sum((e - p) * bounded(np.log(e / p), positive)) / (1 - GAMMA)
+    np.testing.assert_allclose(best - own, gap, rtol=1e-2, atol=1e-2)
 
 
 # --- The discriminator's loss -------------------------------------------------------------------

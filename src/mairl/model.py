@@ -73,7 +73,7 @@ class Model:
             self._count += 1
             inside = _sample(self._policy, self._normalizer, rows, key)
         actions = self.spec.decode_action(np.asarray(inside))
-        return (actions[0] if single else actions), state
+        return (np.asarray(actions[0]) if single else actions), state
 
     def reward(
         self,
@@ -108,7 +108,7 @@ class Model:
             )
         batch = Transition(rows, self.spec.encode_action(actions), next_rows, ends)
         values = np.asarray(_judge(component, self._reward, self._normalizer, batch))
-        return values[0] if single else values
+        return np.asarray(values[0]) if single else values
 
     def evaluate(self, episodes: int = 20, seed: int | None = None) -> Evaluation:
         """True returns of whole episodes with deterministic actions.

@@ -13,7 +13,7 @@ from rich.text import Text
 
 REFRESH_SECONDS = 0.25
 SHOWN = (
-    ("model error", "dynamics/squared_error", "of the variance of a change"),
+    ("model error", "dynamics/squared_error", "of a change's variance"),
     ("reward model right on expert", "reward/accuracy_expert", ""),
     ("reward model right on policy", "reward/accuracy_policy", ""),
     ("entropy of actions", "policy/entropy", "nats"),
@@ -132,15 +132,20 @@ class Progress:
         head = Table.grid(padding=(0, 2))
         head.add_row(
             Text(self._title, style="bold"),
-            ProgressBar(self._steps, self._env_steps, width=30),
+            ProgressBar(self._steps, self._env_steps, width=24),
             f"{self._env_steps} of {self._steps} steps",
             "" if left is None else f"{_duration(left)} left",
-            Text(self._doing, style="dim"),
         )
         table = Table.grid(padding=(0, 2))
+        for _ in range(3):
+            table.add_column(no_wrap=True)
         if self._entry is not None:
             text = f"{self._entry['return_mean']:.1f}{_share(self._entry)}"
-            table.add_row("return, this policy", Text(text, style="bold green"), "last evaluation")
+            table.add_row(
+                "return, this policy",
+                Text(text, style="bold green"),
+                Text("last evaluation", style="dim"),
+            )
         for label, name in (
             ("expert", "expert_return"),
             ("cloning, same data", "bc_return_mean"),
@@ -151,7 +156,8 @@ class Progress:
         for label, name, unit in SHOWN:
             if name in self._scalars:
                 table.add_row(label, f"{self._scalars[name]:.3g}", Text(unit, style="dim"))
-        return Group(head, table, *(f"[yellow]![/] {escape(text)}" for text in self._alarms))
+        doing = Text(self._doing, style="dim")
+        return Group(head, table, doing, *(f"[yellow]![/] {escape(text)}" for text in self._alarms))
 
 
 def _share(entry: Mapping[str, Any]) -> str:
