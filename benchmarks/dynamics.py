@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportOptionalSubscript=false, reportOptionalMemberAccess=false
 """Compare dynamics models on the same transitions: accuracy, parameters, FLOPs and time.
 
     python benchmarks/dynamics.py DEMOS [--envs Hopper-v5 HalfCheetah-v5] [--rows NAME ...]

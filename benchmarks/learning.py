@@ -155,7 +155,7 @@ def _after(result: dict, level: float) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("verb", choices=["run", "table"])
     parser.add_argument("cells", nargs="*", help="task:variant, or task for its default")
     parser.add_argument("--seeds", type=int, default=5)

@@ -12,6 +12,8 @@ import pytest
 from mairl import replay as replays
 from mairl.algorithms import mairl as algorithm
 from mairl.algorithms.config import PRESETS
+from mairl.dynamics import MarkovDynamics
+from mairl.losses.dynamics import dynamics_loss
 from mairl.types import EnvSpec, Transition
 
 OBS, ITERATIONS, NUM_ENVS = 2, 5, 7
@@ -243,6 +245,126 @@ def test_decay_scales_reward_and_policy_steps_only():
             sizes.append(max(change))
         expected = config.final_rate if falls else 1.0
         np.testing.assert_allclose(sizes[1] / sizes[0], expected, rtol=0.05)
+
+
+# --- Choices that docs/departures.md names -------------------------------------------------------
+
+
+def test_paper_preset_has_the_authors_settings():
+    """Sun et al. 2021 and their code; what is listed as a departure is not here."""
+    config = PRESETS["paper"]
+    assert (config.gamma, config.policy.horizon, config.replay_size) == (0.99, 10, 50_000)
+    assert config.policy.anchored
+    assert config.value.steps == 0
+    # 512 demonstrated and 512 replayed transitions for the discriminator, seven rollouts of ten
+    # steps for each policy step, one model.
+    assert (config.batch_size, config.num_envs, config.collect_steps) == (1024, 7, 10)
+    np.testing.assert_allclose(config.iterations * config.num_envs * config.collect_steps, 1.0)
+    assert config.dynamics.members == 1
+    assert (config.reward.hidden, config.policy.hidden) == ((200, 100), (100, 50))
+    rates = (part.learning_rate for part in (config.dynamics, config.reward, config.policy))
+    assert tuple(rates) == (1e-4, 1e-3, 1e-4)
+    assert config.reward.log_prob
+    assert config.reward.shaping
+    assert not config.reward.state_only
+    # No penalty, no imagined negatives, log D - log(1 - D) with an entropy weight of 1, kept.
+    assert (config.reward.gradient_penalty, config.reward.imagined) == (0.0, 0.0)
+    assert not config.reward.positive
+    assert (config.policy.temperature, config.policy.temperature_rate) == (1.0, 0.0)
+    assert (config.reward.dropout, config.policy.dropout) == (0.25, 0.25)
+
+
+def test_paper_preset_models_with_attention_over_several_tokens():
+    member = fresh("paper", "box").params.dynamics.member(0)
+    weights = member.attention_weights(jnp.ones(OBS), jnp.ones(2))
+    assert weights.shape[-1] > 1
+    assert jnp.any(weights < 0.999)
+
+
+def test_observations_are_scaled_by_half_expert_half_random():
+    expert = np.asarray(demonstrations("box").obs)
+    random = experience("box", at_random("box"), 256, seed=2).obs
+    normalizer = fresh("default", "box").normalizer
+    mean = (np.mean(expert, 0) + np.mean(random, 0)) / 2
+    np.testing.assert_allclose(normalizer.mean, mean, rtol=1e-4, atol=1e-6)
+    # The mixture's variance: the mean square around the mixture's mean.
+    square = (np.mean((expert - mean) ** 2, 0) + np.mean((random - mean) ** 2, 0)) / 2
+    np.testing.assert_allclose(normalizer.std, np.sqrt(square), rtol=1e-4)
+
+
+def test_log_probs_in_the_discriminator_are_the_current_policys_and_bounded():
+    state, batch = fresh("paper", "box"), demonstrations("box")
+    policy = state.params.policy
+
+    def seen(preset, policy):
+        step = algorithm._Step(settings(preset), SPACES["box"], state, None, None, jnp.float32(0.0))
+        return step._log_prob(policy, batch)
+
+    log_prob = policy.log_prob(batch.obs, batch.action)
+    assert jnp.min(log_prob) < -10.0
+    np.testing.assert_array_equal(seen("paper", policy), np.clip(log_prob, -10.0, 10.0))
+    assert len(np.unique(seen("paper", policy))) > 100
+    # The default preset's discriminator is on f alone.
+    np.testing.assert_array_equal(seen("default", policy), jnp.zeros(256))
+
+
+def test_gradients_are_clipped_by_their_norm_and_weights_do_not_decay():
+    learner = learner_of(fresh("default", "box"))
+    size = lambda tree: float(np.sqrt(sum(np.sum(x**2) for x in leaves(tree))))  # noqa: E731
+
+    def loss(scale):
+        return lambda part: (scale * sum(jnp.sum(x) for x in jax.tree.leaves(part)), {})
+
+    # Adam's first moment after one step is a tenth of the gradient it saw: norm 10 at most.
+    after, metrics = learner.descend("policy", 1e-3, loss(1000.0))
+    assert metrics["policy/gradient_norm"] > 1000.0
+    moments = next(x for x in after.optimizers.policy if hasattr(x, "mu"))
+    np.testing.assert_allclose(size(moments.mu), 1.0, rtol=1e-4)
+    # Without a gradient nothing moves.
+    still, _ = learner.descend("policy", 1e-3, loss(0.0))
+    assert same(still.params.policy, learner.params.policy)
+    assert size(learner.params.policy) > 0
+
+
+def test_dynamics_learn_from_replay_and_from_demonstrations():
+    """What is not a number in either one reaches the model, so both are used."""
+    config, spec, state = settings("default"), SPACES["box"], fresh("default", "box")
+
+    @jax.jit
+    def loss(replay, expert):
+        step = algorithm._Step(config, spec, state, replay, expert, jnp.float32(0.0))
+        return step.dynamics(learner_of(state), jax.random.key(0))[1]["dynamics/squared_error"]
+
+    spoil = lambda batch: batch._replace(next_obs=jnp.nan * batch.next_obs)  # noqa: E731
+    replay, expert = ring("box"), demonstrations("box")
+    assert jnp.isfinite(loss(replay, expert))
+    assert jnp.isnan(loss(replay, spoil(expert)))
+    assert jnp.isnan(loss(replay._replace(data=spoil(replay.data)), expert))
+
+
+def test_dynamics_loss_by_hand():
+    """Squared error of the change, (s' - s) / scale, and cross-entropy of termination."""
+
+    class Fixed(MarkovDynamics):
+        out: jax.Array
+
+        def raw(self, obs, action):
+            return jnp.broadcast_to(self.out, (*obs.shape[:-1], 3))
+
+    batch = Transition(
+        jnp.float32([[1.0, 2.0], [0.0, 0.0]]),
+        jnp.zeros((2, 1)),
+        jnp.float32([[1.5, 2.0], [0.5, 4.0]]),
+        jnp.float32([0.0, 1.0]),
+    )
+    loss, metrics = dynamics_loss(
+        Fixed(jnp.float32([1.0, 0.0, 2.0])), jnp.float32([0.5, 2.0]), batch
+    )
+    # Changes in units of scale: (1, 0) and (1, 2) against (1, 0): squares 0, 0, 0, 4, mean 1.
+    np.testing.assert_allclose(metrics["dynamics/squared_error"], 1.0, rtol=1e-6)
+    # log(1 + e^2) without an end, log(1 + e^-2) with one: (2.126928 + 0.126928) / 2
+    np.testing.assert_allclose(metrics["dynamics/termination_loss"], 1.126928, rtol=1e-5)
+    np.testing.assert_allclose(loss, 2.126928, rtol=1e-5)
 
 
 # --- A task with a known answer -----------------------------------------------------------------

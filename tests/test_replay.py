@@ -132,6 +132,19 @@ def test_break_stream_marks_the_newest_row_only():
     np.testing.assert_array_equal(replay.break_stream(ring).last, [[1, 1], [0, 0], [0, 0]])
 
 
+def test_newest_rows_come_in_order_and_end_with_their_episode():
+    """The paper's rollouts are these: the newest steps of every environment, on-policy."""
+    ring = init(5, 2, 2, 1)
+    last = np.zeros((8, 2), np.float32)
+    last[6, 0] = 1.0
+    for t in range(8):  # Rows 3..7 are held, the write head in their middle.
+        ring = add(ring, *stamped(t, 1, 2, last[t : t + 1]))
+    segment, mask = to_numpy(jax.jit(replay.newest, static_argnums=1)(ring, 3))
+    np.testing.assert_array_equal(segment.obs[..., 0], [[5, 1005], [6, 1006], [7, 1007]])
+    # Environment 0's episode ended at time 6: what came after is another one.
+    np.testing.assert_array_equal(mask, [[1, 1], [1, 1], [0, 1]])
+
+
 def test_one_replay_per_seed_under_vmap():
     data, last = stamped(0, 2, 1, np.zeros((2, 1), np.float32))
     batch = jax.tree.map(lambda x: np.stack([x, x + 1, x + 2]), data)

@@ -136,6 +136,28 @@ def test_bounded_reward_of_transitions_adds_the_logit_of_being_alive():
     np.testing.assert_allclose(seen, [BOUND * np.tanh((5.0 - 4.0) / BOUND)], rtol=1e-6)
 
 
+def test_dropout_acts_in_the_loss_only():
+    """The discriminator learns with dropout; the policy climbs the reward without."""
+    make = lambda dropout: AIRLReward(  # noqa: E731
+        3,
+        2,
+        (16, 16),
+        gamma=GAMMA,
+        state_only=False,
+        shaping=True,
+        dropout=dropout,
+        key=jax.random.key(1),
+    )
+    obs = jnp.ones((8, 3))
+    batch = Transition(obs, jnp.ones((8, 2)), 2 * obs, jnp.zeros(8))
+    seen = BoundedReward(BOUND, False, jnp.float32(0.0))
+    np.testing.assert_array_equal(seen(make(0.5), batch), seen(make(0.0), batch))
+    dropped = make(0.5).f(batch, key=jax.random.key(0))
+    # All rows are alike: only dropout tells them apart.
+    assert len(np.unique(dropped)) > 1
+    np.testing.assert_allclose(make(0.0).f(batch, key=jax.random.key(0)), make(0.0).f(batch))
+
+
 # --- What an end is worth ----------------------------------------------------------------------
 
 

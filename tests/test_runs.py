@@ -451,7 +451,7 @@ class Faulty(gym.Env):
     ("kind", "cause"), [("raise", "the motor is gone"), ("nan", r"observation[0] is nan")]
 )
 def test_environment_that_fails(tmp_path, monkeypatch, capsys, kind, cause):
-    gym.register("mairl-test/Faulty-v0", entry_point=lambda: Faulty())
+    gym.register("mairl-test/Faulty-v0", entry_point=Faulty)
     monkeypatch.setattr(Faulty, "kind", kind)
     monkeypatch.setattr(Faulty, "steps", 0)
     try:

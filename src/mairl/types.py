@@ -63,7 +63,8 @@ class EnvSpec:
             return np.eye(self.action_size, dtype=np.float32)[
                 np.asarray(action, np.int64) - self.discrete_start
             ]
-        low, high = np.float64(self.action_low), np.float64(self.action_high)
+        low = np.asarray(self.action_low, np.float64)
+        high = np.asarray(self.action_high, np.float64)
         scaled = (np.asarray(action, np.float64) - low) / (high - low) * 2.0 - 1.0
         return np.clip(scaled, -1.0, 1.0).astype(np.float32)
 
@@ -71,7 +72,8 @@ class EnvSpec:
         """Inside actions ``[..., action]`` to environment actions, clipped to the bounds."""
         if self.discrete:
             return np.argmax(action, axis=-1).astype(np.int64) + self.discrete_start
-        low, high = np.float64(self.action_low), np.float64(self.action_high)
+        low = np.asarray(self.action_low, np.float64)
+        high = np.asarray(self.action_high, np.float64)
         scaled = low + (np.clip(np.asarray(action, np.float64), -1.0, 1.0) + 1.0) / 2.0 * (
             high - low
         )

@@ -101,7 +101,7 @@ class MAIRLConfig:
     replay_size: int = 1_000_000
     decay: float = 0.5
     """Share of the run, at its end, over which reward's and policy's learning rates fall ..."""
-    final_rate: float = 0.1
+    final_rate: float = 0.0
     """... to this share of themselves."""
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)

@@ -16,7 +16,7 @@ normalized observations and inside actions.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +111,7 @@ def initialize(
     return State(
         params=params,
         target_value=jax.tree.map(jnp.copy, params.value),
-        optimizers=Parameters(*(_optimizer(n).init(p) for n, p in params._asdict().items())),
+        optimizers=_optimizers(params),
         normalizer=normalizer,
         delta_scale=_change_scale(normalizer, expert, random),
         expert_ended=jnp.float32(expert_ended),
@@ -367,11 +367,17 @@ class _Step:
 
 
 def _repeat(step, learner: _Learner, steps: int, key) -> tuple[_Learner, Metrics]:
-    """``steps`` times ``step(learner, key)``; compiled once. Metrics are means."""
+    """``steps`` times ``step(learner, key)``, unrolled: an inner loop would copy all parameters."""
     if not steps:
         return learner, {}
-    learner, metrics = jax.lax.scan(step, learner, jax.random.split(key, steps))
+    learner, metrics = jax.lax.scan(step, learner, jax.random.split(key, steps), unroll=steps)
     return learner, jax.tree.map(jnp.mean, metrics)
+
+
+def _optimizers(params: Parameters) -> Parameters:
+    """Every part's optimizer at its start."""
+    states: dict[str, Any] = {n: _optimizer(n).init(p) for n, p in params._asdict().items()}
+    return Parameters(**states)
 
 
 def _optimizer(name: str) -> optax.GradientTransformation:

@@ -51,4 +51,7 @@ def temperature_loss(
     """Raise the temperature where the entropy is below its target (Haarnoja et al. 2018b)."""
     temperature = jnp.exp(log_temperature)
     loss = temperature * jax.lax.stop_gradient(entropy - target)
-    return loss, {"policy/temperature": temperature}
+    return loss, {
+        "policy/temperature": temperature,
+        "policy/target_entropy": jnp.float32(target),
+    }

@@ -9,13 +9,17 @@ from jaxtyping import Array, Float, Key
 
 
 class Linear(eqx.Module):
-    """``weight @ x + bias`` over the last axis; orthogonal initialization times ``scale``."""
+    """``x @ weight + bias`` over the last axis.
+
+    Weights start truncated normal with deviation ``scale / sqrt(in_size)``. (Orthogonal ones
+    would take seconds to compile, for their QR decomposition.)
+    """
 
     weight: Float[Array, "in out"]
     bias: Float[Array, " out"]
 
     def __init__(self, in_size: int, out_size: int, *, key: Key[Array, ""], scale: float = 1.0):
-        init = jax.nn.initializers.orthogonal(scale)
+        init = jax.nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
         self.weight = init(key, (in_size, out_size), jnp.float32)
         self.bias = jnp.zeros(out_size)
 
