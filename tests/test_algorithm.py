@@ -25,19 +25,32 @@ CASES = [(preset, space) for preset in PRESETS for space in SPACES]
 
 
 @functools.cache
-def settings(preset):
-    """The preset with small networks, high rates and every path of the outline in use."""
+def settings(preset, space="box"):
+    """The preset with small networks and high rates.
+
+    Where it leaves the policy to the value alone, discrete actions take a step through the model
+    as well, so that both ways are run.
+    """
     config = PRESETS[preset]
-    small = (16, 16)
+    small, fast = (16, 16), 1e-2
+    horizon = max(config.policy.horizon, 1) if SPACES[space].discrete else config.policy.horizon
     return replace(
         config,
         gamma=0.8,
         batch_size=64,
         num_envs=NUM_ENVS,
-        dynamics=replace(config.dynamics, width=16, depth=1, batch_size=32),
-        reward=replace(config.reward, hidden=small, learning_rate=3e-3),
-        policy=replace(config.policy, hidden=small, learning_rate=3e-3),
-        value=replace(config.value, hidden=small, steps=min(config.value.steps, 1)),
+        decay=0.5,
+        final_rate=0.1,
+        dynamics=replace(config.dynamics, width=16, depth=1, steps=1, batch_size=32),
+        reward=replace(config.reward, hidden=small, learning_rate=fast),
+        policy=replace(config.policy, hidden=small, learning_rate=3e-3, horizon=horizon),
+        value=replace(
+            config.value,
+            hidden=small,
+            steps=min(config.value.steps, 1),
+            learning_rate=3e-3,
+            tau=0.05,
+        ),
     )
 
 
@@ -69,7 +82,7 @@ def demonstrations(space):
 
 @functools.cache
 def fresh(preset, space, seed=0):
-    config, spec = settings(preset), SPACES[space]
+    config, spec = settings(preset, space), SPACES[space]
     random = experience(space, at_random(space), 256, seed=2)
     key = jax.random.key(seed)
     return algorithm.initialize(config, spec, demonstrations(space), random, 0.0, key=key)
@@ -92,7 +105,7 @@ def add(replay, batch):
 def compiled(preset, space):
     """One program for all tests of a case: compiling takes most of their time."""
     return jax.jit(
-        partial(algorithm.update, settings(preset), SPACES[space], iterations=ITERATIONS)
+        partial(algorithm.update, settings(preset, space), SPACES[space], iterations=ITERATIONS)
     )
 
 
@@ -382,14 +395,14 @@ def test_the_policy_finds_the_experts_action(space):
     """Nothing an action does matters later, so the answer is to act as the expert at once.
 
     The reward is learned, and the policy sees no action of the expert: it comes here by the
-    gradient through the value (and, for discrete actions, through Gumbel-softmax). A reward of
-    the wrong sign or a cut gradient leave it where it was, or worse. The distance between two
-    different choices is 2.
+    gradient through the value, and for discrete actions through reward, model and Gumbel-softmax.
+    A reward of the wrong sign or a cut gradient leave it where it was, or worse. The distance
+    between two different choices is 2.
     """
     program, state, replay = compiled("default", space), fresh("default", space), ring(space)
     explore = jax.jit(jax.vmap(algorithm.explore, in_axes=(None, 0)))
     before = error(space, state)
-    for count in range(160):
+    for count in range(120):
         seen = experience(space, lambda obs: obs, 1, NUM_ENVS, seed=100 + count)
         keys = jax.random.split(jax.random.key(1000 + count), 1)
         action = explore(state, jnp.asarray(seen.obs), key=keys)
@@ -397,4 +410,4 @@ def test_the_policy_finds_the_experts_action(space):
         state, _ = program(
             state, replay, demonstrations(space), jnp.float32(0.0), key=jax.random.key(count)
         )
-    assert error(space, state) < 0.5 * before
+    assert error(space, state) < 0.35 * before

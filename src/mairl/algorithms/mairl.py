@@ -173,7 +173,7 @@ class _Learner(NamedTuple):
         (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(part)
         change, optimizer = _optimizer(name).update(gradient, getattr(self.optimizers, name))
         part = jax.tree.map(lambda p, c: p - rate * c, part, change)
-        metrics = {**metrics, f"{name}/gradient_norm": optax.global_norm(gradient)}
+        metrics = {**metrics, f"{name}/gradient_norm": optax.tree.norm(gradient)}
         return self._replace(
             params=self.params._replace(**{name: part}),
             optimizers=self.optimizers._replace(**{name: optimizer}),
