@@ -23,9 +23,9 @@ RESULTS = Path(__file__).parent / "results" / "learning.json"
 TASKS = {
     "hopper-full": ("Hopper-v5", 1, 1, 20_000),
     "hopper-scarce": ("Hopper-v5", 4, 20, 30_000),
-    "cartpole": ("CartPole-v1", 1, 1, 5_000),
-    "inverted-pendulum": ("InvertedPendulum-v5", 1, 1, 5_000),
-    "pendulum": ("Pendulum-v1", 4, 1, 6_000),
+    "cartpole": ("CartPole-v1", 1, 1, 10_000),
+    "inverted-pendulum": ("InvertedPendulum-v5", 1, 1, 10_000),
+    "pendulum": ("Pendulum-v1", 4, 1, 10_000),
     "acrobot": ("Acrobot-v1", 4, 1, 20_000),
     "mountain-car": ("MountainCar-v0", 4, 1, 20_000),
     "halfcheetah-full": ("HalfCheetah-v5", 1, 1, 30_000),
