@@ -489,7 +489,6 @@ def test_minari_without_episode_or_with_strange_observations():
 
 @pytest.fixture
 def minari_dataset(tmp_path, monkeypatch):
-    pytest.importorskip("h5py", reason='Minari needs h5py to store: pip install "minari[hdf5]"')
     import minari
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
