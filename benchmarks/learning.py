@@ -21,14 +21,18 @@ import numpy as np
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 
 TASKS = {
-    "hopper-full": ("Hopper-v5", 1, 1, 20_000),
-    "hopper-scarce": ("Hopper-v5", 4, 20, 30_000),
+    "hopper-full": ("Hopper-v5", 1, 1, 30_000),
+    "hopper-scarce": ("Hopper-v5", 4, 20, 50_000),
+    "hopper-one-scarce": ("Hopper-v5", 1, 20, 30_000),
     "cartpole": ("CartPole-v1", 1, 1, 10_000),
     "inverted-pendulum": ("InvertedPendulum-v5", 1, 1, 10_000),
-    "pendulum": ("Pendulum-v1", 4, 1, 10_000),
+    "pendulum": ("Pendulum-v1", 4, 1, 15_000),
     "acrobot": ("Acrobot-v1", 4, 1, 20_000),
     "mountain-car": ("MountainCar-v0", 4, 1, 20_000),
-    "halfcheetah-full": ("HalfCheetah-v5", 1, 1, 30_000),
+    "swimmer-full": ("Swimmer-v5", 1, 1, 30_000),
+    "walker2d-full": ("Walker2d-v5", 1, 1, 50_000),
+    "ant-full": ("Ant-v5", 1, 1, 50_000),
+    "halfcheetah-full": ("HalfCheetah-v5", 1, 1, 100_000),
 }
 """Name to (environment, episodes, every k-th transition, environment steps)."""
 
@@ -36,6 +40,7 @@ VARIANTS = {
     "default": ["--preset", "default"],
     "paper": ["--preset", "paper"],
     "no-model": ["--preset", "default", "--reward.imagined", "0"],
+    "no-cloning": ["--preset", "default", "--policy.cloning", "0"],
 }
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from mairl.dynamics import Ensemble, make_dynamics
 from mairl.dynamics.base import MarkovDynamics
-from mairl.losses.policy import policy_loss, temperature_loss
+from mairl.losses.policy import cloned, policy_loss, temperature_loss
 from mairl.losses.reward import reward_loss
 from mairl.losses.value import value_loss
 from mairl.nets.distributions import (
@@ -599,3 +599,37 @@ def test_policy_gradient_passes_through_reward_entropy_value_ends_and_model(kind
         without_model = gradient(keep=0.0, **{name: weights[name]})
         assert np.linalg.norm(part - without_model) > 1e-2 * size, name
     np.testing.assert_allclose(sum(alone.values()), full, rtol=1e-3, atol=1e-5)
+
+
+def test_cloning_weighs_in_units_of_the_return_and_leaves_the_unit_alone():
+    """Slope = slope of the objective + weight * mean |return| (held still) * slope of cloning."""
+    policy, dynamics, _, value = parts()
+    expert = jax.tree.map(jnp.asarray, random_segment()[0])
+    expert = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), expert)
+
+    def climb(policy):
+        reward = lambda transition: jnp.zeros(transition.terminated.shape)  # noqa: E731
+        return policy_loss(
+            policy,
+            lambda p: imagine(
+                p, dynamics, jnp.asarray(SCALE), expert.obs, 0, key=jax.random.key(0)
+            ),
+            value,
+            reward,
+            jnp.float32(0.0),
+            jnp.float32(0.0),
+            GAMMA,
+            key=jax.random.key(1),
+        )
+
+    weight, grad = 0.7, lambda f: jax.grad(lambda p: f(p)[0])(policy)
+    (_, plain), scale = climb(policy), float(climb(policy)[1]["policy/scale"])
+    assert scale > 1e-3
+    _, metrics = cloned(climb(policy), policy, expert, weight)
+    assert metrics.keys() - plain.keys() == {"policy/cloning_loss"}
+    clone = grad(lambda p: (p.cloning_loss(expert.obs, expert.action), None))
+    expected = jax.tree.map(lambda a, b: a + weight * scale * b, grad(climb), clone)
+    found = grad(lambda p: cloned(climb(p), p, expert, weight))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected
+    )

@@ -66,6 +66,8 @@ class PolicyConfig:
     """Weight of the entropy, at first."""
     temperature_rate: float = 3e-4
     """Learning rate of the temperature; 0 keeps it."""
+    cloning: float = 0.4
+    """Weight of behavioral cloning on demonstrated states, in units of the return; 0 for none."""
     target_entropy: float = -2.0
     """Nats per action dimension (discrete: a fifth of the largest entropy)."""
     dropout: float = 0.0
@@ -146,6 +148,7 @@ PRESETS: dict[str, MAIRLConfig] = {
             anchored=True,
             temperature=1.0,
             temperature_rate=0.0,
+            cloning=0.0,
             dropout=0.25,
         ),
         value=ValueConfig(steps=0),

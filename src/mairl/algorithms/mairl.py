@@ -8,7 +8,7 @@
                    and replayed states
         value      Q of that reward by temporal difference, on replay and demonstrations
         policy     climb sum_t gamma^t [r + temperature * entropy] + gamma^H Q along rollouts,
-                   by the gradient of the rollout itself
+                   by the gradient of the rollout itself, while cloning demonstrated actions
 
 The horizon H is the dial: 0 leaves the policy to Q alone (off-policy AIRL with SAC's gradient),
 10 without a value on anchored rollouts is the paper (Sun et al. 2021). Everything here works on
@@ -27,7 +27,7 @@ from mairl import replay as replays
 from mairl.algorithms.config import PRESETS, MAIRLConfig, split
 from mairl.dynamics import Ensemble, make_dynamics
 from mairl.losses.dynamics import ensemble_loss
-from mairl.losses.policy import policy_loss, temperature_loss
+from mairl.losses.policy import cloned, policy_loss, temperature_loss
 from mairl.losses.reward import reward_loss
 from mairl.losses.value import value_loss
 from mairl.normalizer import Normalizer, fit
@@ -283,9 +283,12 @@ class _Step:
         return _repeat(step, learner, c.steps, key)
 
     def policy(self, learner: _Learner, key):
-        """Climb the objective's own gradient, then move the temperature to its target."""
+        """Climb the objective's own gradient, held near the demonstrations where they are.
+
+        Then move the temperature to its target.
+        """
         c, params = self.config.policy, learner.params
-        keys = split(key, "batch", "rollout", "final")
+        keys = split(key, "batch", "rollout", "final", "clone")
         model = params.dynamics, self.state.delta_scale
         if c.anchored:
             # The newest steps of every environment: on-policy, as the paper's are.
@@ -298,10 +301,10 @@ class _Step:
                 policy, *model, starts, c.horizon, key=keys["rollout"]
             )
 
-        learner, metrics = learner.descend(
-            "policy",
-            c.learning_rate * self.rate,
-            lambda policy: policy_loss(
+        expert = self._expert(keys["clone"], self.half) if c.cloning else None
+
+        def loss(policy: Policy):
+            found = policy_loss(
                 policy,
                 rollout,
                 params.value if self.config.value.steps else None,
@@ -310,8 +313,10 @@ class _Step:
                 self.end_value,
                 self.config.gamma,
                 key=keys["final"],
-            ),
-        )
+            )
+            return found if expert is None else cloned(found, policy, expert, c.cloning)
+
+        learner, metrics = learner.descend("policy", c.learning_rate * self.rate, loss)
         if c.temperature_rate:
             learner, more = learner.descend(
                 "log_temperature",
