@@ -130,14 +130,20 @@ def _check_settings(settings: Any, prefix: str = "--") -> None:
             _check_least(name, value, 0)
         elif field.name == "gamma" and not 0.0 < value < 1.0:
             raise MairlError(f"{name} is {value}; give a number between 0 and 1")
-        elif field.name in ("iterations", "learning_rate") and value <= 0.0:
+        elif field.name in _ABOVE_ZERO and value <= 0.0:
             raise MairlError(f"{name} is {value}; give a number above 0")
+        elif field.name in _SHARES and not 0.0 <= value <= 1.0:
+            raise MairlError(f"{name} is {value}; give a share, 0 to 1")
+        elif isinstance(value, float) and field.name != "target_entropy":
+            _check_least(name, value, 0)
 
 
 _AT_LEAST_ONE = (
     *("num_envs", "collect_steps", "warmup_steps", "replay_size", "batch_size"),
     *("width", "depth", "members"),
 )
+_ABOVE_ZERO = ("iterations", "learning_rate", "bound", "temperature")
+_SHARES = ("expert_weight", "imagined", "tau", "dropout", "decay", "final_rate")
 
 
 def _check_least(name: str, value: int | float, least: int) -> None:
