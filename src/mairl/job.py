@@ -30,7 +30,7 @@ class TrainConfig:
     """Demonstrated episodes to learn from, drawn by the seed; None: all there are."""
     every: int = 1
     """Keep every k-th transition of each episode, from a random offset."""
-    steps: int = 20_000
+    steps: int = 30_000
     """Environment steps to take, random ones at the start included."""
     seed: int = 0
     """Everything random follows from it."""
