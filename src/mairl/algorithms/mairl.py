@@ -314,7 +314,9 @@ class _Step:
                 self.config.gamma,
                 key=keys["final"],
             )
-            return found if expert is None else cloned(found, policy, expert, c.cloning)
+            if expert is None:
+                return found
+            return cloned(found, policy, expert, c.cloning, self.target_entropy)
 
         learner, metrics = learner.descend("policy", c.learning_rate * self.rate, loss)
         if c.temperature_rate:

@@ -35,8 +35,9 @@ def policy_loss(
     entropies = [steps.entropy] if steps.entropy.shape[0] else []
     final_value = jnp.zeros(steps.final_alive.shape)
     if value is not None:
-        action, entropy = policy.sample(steps.final_obs, key)
-        final_value = jnp.mean(value(steps.final_obs, action), 0) + temperature * entropy
+        mean_value = lambda obs, action: jnp.mean(value(obs, action), 0)  # noqa: E731
+        final_value, entropy = policy.expect(steps.final_obs, mean_value, key)
+        final_value = final_value + temperature * entropy
         entropies.append(entropy[None])
     returns = objective(steps, reward(steps.transition), temperature, end_value, final_value, gamma)
     mean = jnp.mean(returns)
@@ -52,14 +53,17 @@ def cloned(
     policy: Policy,
     expert: Transition,
     weight: float,
+    target_entropy: float,
 ) -> tuple[Float[Array, ""], Metrics]:
     """``loss`` plus ``weight * scale`` times the cloning loss on demonstrated transitions.
+
+    ``target_entropy`` is what the policy is to keep in any case.
 
     The scale is that of the returns (``policy_loss``), since rewards have no unit of their own
     (TD3+BC: Fujimoto & Gu 2021, eq. 4-5; the inverse of their lambda's alpha is ``weight``).
     """
     value, metrics = loss
-    cloning = policy.cloning_loss(expert.obs, expert.action)
+    cloning = policy.cloning_loss(expert.obs, expert.action, entropy=target_entropy)
     scale = jax.lax.stop_gradient(metrics["policy/scale"])
     return value + weight * scale * cloning, {**metrics, "policy/cloning_loss": cloning}
 

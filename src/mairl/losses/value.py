@@ -28,8 +28,8 @@ def value_loss(
 
     Nothing but ``value`` gets a gradient. A truncated step bootstraps like any other.
     """
-    action, entropy = policy.sample(batch.next_obs, key)
-    future = target.lower(batch.next_obs, action) + temperature * entropy
+    future, entropy = policy.expect(batch.next_obs, target.lower, key)
+    future = future + temperature * entropy
     goes_on = 1.0 - batch.terminated
     y = rewards + gamma * (goes_on * future + batch.terminated * end_value)
     q = value(batch.obs, batch.action)

@@ -1,6 +1,7 @@
 """What every policy can do."""
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
 from jaxtyping import Array, Float, Key
@@ -14,6 +15,19 @@ class Policy(eqx.Module):
         self, obs: Float[Array, "*batch obs"], key: Key[Array, ""]
     ) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch"]]:
         """A differentiable sample, and an unbiased estimate of the entropy in nats (E[-log pi])."""
+
+    def expect(
+        self,
+        obs: Float[Array, "*batch obs"],
+        function: Callable[[Array, Array], Array],
+        key: Key[Array, ""],
+    ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+        """Estimate E function(obs, action), action ~ pi(obs), and the entropy; differentiable.
+
+        Here by one sample; exact where actions can be counted.
+        """
+        action, entropy = self.sample(obs, key)
+        return function(obs, action), entropy
 
     @abc.abstractmethod
     def mode(self, obs: Float[Array, "*batch obs"]) -> Float[Array, "*batch action"]:
@@ -42,6 +56,14 @@ class Policy(eqx.Module):
 
     @abc.abstractmethod
     def cloning_loss(
-        self, obs: Float[Array, "*batch obs"], action: Float[Array, "*batch action"]
+        self,
+        obs: Float[Array, "*batch obs"],
+        action: Float[Array, "*batch action"],
+        *,
+        entropy: float = 0.0,
     ) -> Float[Array, ""]:
-        """Mean behavioral-cloning loss; finite for actions on their bounds."""
+        """Mean behavioral-cloning loss; finite for actions on their bounds.
+
+        It asks for no policy of less than ``entropy`` nats (where it would not ask for entropy
+        at all, the argument changes nothing).
+        """

@@ -46,6 +46,24 @@ class CategoricalPolicy(Policy):
         action = gumbel_softmax_sample(logits, self.temperature, noise_key)
         return action, _entropy(jax.nn.log_softmax(logits))
 
+    def expect(
+        self,
+        obs: Float[Array, "*batch obs"],
+        function: Callable[[Array, Array], Array],
+        key: Key[Array, ""],
+    ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+        """Sum over the choices, so that no slope of ``function`` between them is used.
+
+        A critic has seen whole choices only; what it says between them is an accident
+        (Christodoulou 2019, eq. 10-12).
+        """
+        log_p = jax.nn.log_softmax(self.net(obs, key=key))
+        num = log_p.shape[-1]
+        choices = jnp.eye(num).reshape(num, *(1,) * (obs.ndim - 1), num)
+        choices = jnp.broadcast_to(choices, (num, *log_p.shape))
+        values = function(jnp.broadcast_to(obs, (num, *obs.shape)), choices)
+        return jnp.sum(jnp.moveaxis(jnp.exp(log_p), -1, 0) * values, 0), _entropy(log_p)
+
     def mode(self, obs: Float[Array, "*batch obs"]) -> Float[Array, "*batch action"]:
         """The likeliest choice, one-hot."""
         return one_hot_argmax(self.net(obs))
@@ -73,10 +91,19 @@ class CategoricalPolicy(Policy):
         return straight_through(action, relaxed), _entropy(log_p)
 
     def cloning_loss(
-        self, obs: Float[Array, "*batch obs"], action: Float[Array, "*batch action"]
+        self,
+        obs: Float[Array, "*batch obs"],
+        action: Float[Array, "*batch action"],
+        *,
+        entropy: float = 0.0,
     ) -> Float[Array, ""]:
-        """Negative log-likelihood."""
-        return -jnp.mean(self.log_prob(obs, action))
+        """Negative log-likelihood, of no interest once below ``entropy``.
+
+        An action of probability exp(-h) leaves an entropy of more than h (for h below 1). Without
+        that floor a policy that overfits a few demonstrations has none, and whoever holds the
+        entropy to a target above raises its price without end.
+        """
+        return jnp.mean(jnp.maximum(-self.log_prob(obs, action), entropy))
 
 
 def _entropy(log_p: Float[Array, "*batch choice"]) -> Float[Array, "*batch"]:
