@@ -223,7 +223,7 @@ class LinearPolicy(Policy):
     def log_prob(self, obs, action):
         return jnp.zeros(obs.shape[:-1])
 
-    def cloning_loss(self, obs, action):
+    def cloning_loss(self, obs, action, *, entropy=0.0):
         return jnp.mean((self.mode(obs) - action) ** 2)
 
 
@@ -625,11 +625,11 @@ def test_cloning_weighs_in_units_of_the_return_and_leaves_the_unit_alone():
     weight, grad = 0.7, lambda f: jax.grad(lambda p: f(p)[0])(policy)
     (_, plain), scale = climb(policy), float(climb(policy)[1]["policy/scale"])
     assert scale > 1e-3
-    _, metrics = cloned(climb(policy), policy, expert, weight)
+    _, metrics = cloned(climb(policy), policy, expert, weight, 0.0)
     assert metrics.keys() - plain.keys() == {"policy/cloning_loss"}
     clone = grad(lambda p: (p.cloning_loss(expert.obs, expert.action), None))
     expected = jax.tree.map(lambda a, b: a + weight * scale * b, grad(climb), clone)
-    found = grad(lambda p: cloned(climb(p), p, expert, weight))
+    found = grad(lambda p: cloned(climb(p), p, expert, weight, 0.0))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected
     )

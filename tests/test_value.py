@@ -47,7 +47,7 @@ class Fixed(Policy):
     def reproduce(self, obs, action, key):
         return action, jnp.full(obs.shape[:-1], 2.0)
 
-    def cloning_loss(self, obs, action):
+    def cloning_loss(self, obs, action, *, entropy=0.0):
         return jnp.zeros(())
 
 

@@ -1,6 +1,6 @@
 """Categorical policy for discrete actions, sampled by straight-through Gumbel-softmax."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
