@@ -96,6 +96,7 @@ def test_imagined_gradient_is_that_of_finite_differences(double):
             value,
             lambda transition: bounded(reward, transition),
             double(0.2),
+            0.3,
             double(-1.5),
             GAMMA,
             key=jax.random.key(2),
@@ -134,6 +135,7 @@ def test_anchored_gradient_is_that_of_the_rollout_with_frozen_corrections(double
             None,
             lambda transition: bounded(reward, transition),
             double(0.2),
+            0.0,
             double(-1.5),
             GAMMA,
             key=jax.random.key(2),
@@ -223,7 +225,7 @@ class LinearPolicy(Policy):
     def log_prob(self, obs, action):
         return jnp.zeros(obs.shape[:-1])
 
-    def cloning_loss(self, obs, action, *, entropy=0.0):
+    def cloning_loss(self, obs, action):
         return jnp.mean((self.mode(obs) - action) ** 2)
 
 
@@ -487,6 +489,7 @@ def test_value_loss_moves_nothing_but_the_value():
             batch,
             rewards,
             temperature,
+            0.3,
             end_value,
             gamma=GAMMA,
             key=jax.random.key(0),
@@ -578,6 +581,7 @@ def test_policy_gradient_passes_through_reward_entropy_value_ends_and_model(kind
             eqx.tree_at(last, value, weight["value"] * last(value)),
             lambda transition: weight["reward"] * bounded(reward, transition),
             weight["entropy"],
+            0.3,
             weight["end"],
             GAMMA,
             key=jax.random.key(2),
@@ -617,6 +621,7 @@ def test_cloning_weighs_in_units_of_the_return_and_leaves_the_unit_alone():
             value,
             reward,
             jnp.float32(0.0),
+            0.0,
             jnp.float32(0.0),
             GAMMA,
             key=jax.random.key(1),
@@ -625,11 +630,11 @@ def test_cloning_weighs_in_units_of_the_return_and_leaves_the_unit_alone():
     weight, grad = 0.7, lambda f: jax.grad(lambda p: f(p)[0])(policy)
     (_, plain), scale = climb(policy), float(climb(policy)[1]["policy/scale"])
     assert scale > 1e-3
-    _, metrics = cloned(climb(policy), policy, expert, weight, 0.0)
+    _, metrics = cloned(climb(policy), policy, expert, weight)
     assert metrics.keys() - plain.keys() == {"policy/cloning_loss"}
     clone = grad(lambda p: (p.cloning_loss(expert.obs, expert.action), None))
     expected = jax.tree.map(lambda a, b: a + weight * scale * b, grad(climb), clone)
-    found = grad(lambda p: cloned(climb(p), p, expert, weight, 0.0))
+    found = grad(lambda p: cloned(climb(p), p, expert, weight))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected
     )

@@ -260,22 +260,6 @@ def test_categorical_expectation_is_exact_and_so_is_its_slope():
     np.testing.assert_allclose(slope.net.layers[-1].bias, expected, rtol=1e-4)
 
 
-def test_cloning_a_choice_leaves_the_entropy_that_is_to_be_kept():
-    """exp(-0.3) = 0.74 is enough where 0.3 nats are to remain; CHANCES[0] = 0.665 is not."""
-    policy = three_choices()
-    one, obs = jnp.eye(3)[:1], jnp.zeros((1, OBS))
-    np.testing.assert_allclose(
-        policy.cloning_loss(obs, one, entropy=0.3), -np.log(CHANCES[0]), rtol=1e-5
-    )
-    slope = jax.grad(lambda p, h: p.cloning_loss(obs, one, entropy=h))
-    assert np.abs(slope(policy, 0.3).net.layers[-1].bias).max() > 0.1
-    # 0.45 nats: exp(-0.45) = 0.638 is reached, and nothing pulls any more.
-    assert not np.any(slope(policy, 0.45).net.layers[-1].bias)
-    for h in (0.05, 0.14, 0.22, 0.5):  # What the floor leaves is more than was asked for.
-        p = np.exp(-h)
-        assert -p * np.log(p) - (1 - p) * np.log(1 - p) > h
-
-
 def test_categorical_samples_follow_the_law_and_are_one_hot():
     action, entropy = three_choices().sample(jnp.zeros((20_000, OBS)), jax.random.key(1))
     action = np.asarray(action)

@@ -47,7 +47,7 @@ class Fixed(Policy):
     def reproduce(self, obs, action, key):
         return action, jnp.full(obs.shape[:-1], 2.0)
 
-    def cloning_loss(self, obs, action, *, entropy=0.0):
+    def cloning_loss(self, obs, action):
         return jnp.zeros(())
 
 
@@ -59,6 +59,7 @@ def loss_of(batch, rewards, value, target, end_value=7.0):
         batch,
         jnp.float32(rewards),
         jnp.float32(0.1),
+        1.5,
         jnp.float32(end_value),
         gamma=GAMMA,
         key=jax.random.key(KEY),
@@ -92,11 +93,11 @@ def test_target_of_a_step_that_goes_on_by_hand():
     value = linear_value((2.0, 0.0), (0.0, 1.0))
     batch = step(1.0, 0.5, 4.0, 0.0)
     # a' = 2; members 1*4 + 1*2 = 6 and 3*4 = 12, the lower is 6;
-    # y = 1.5 + 0.9 * (6 + 0.1 * 2) = 7.08; q = 2 and 0.5;
-    # loss = [(2 - 7.08)^2 + (0.5 - 7.08)^2] / 2 = (25.8064 + 43.2964) / 2
+    # y = 1.5 + 0.9 * (6 + 0.1 * (2 - 1.5)) = 6.945; q = 2 and 0.5;
+    # loss = [(2 - 6.945)^2 + (0.5 - 6.945)^2] / 2 = (24.453025 + 41.538025) / 2
     loss, metrics = loss_of(batch, [1.5], value, target)
-    np.testing.assert_allclose(metrics["value/target"], 7.08, rtol=1e-6)
-    np.testing.assert_allclose(loss, 34.5514, rtol=1e-6)
+    np.testing.assert_allclose(metrics["value/target"], 6.945, rtol=1e-6)
+    np.testing.assert_allclose(loss, 32.995525, rtol=1e-6)
     np.testing.assert_allclose(metrics["value/mean"], 1.25, rtol=1e-6)
 
 

@@ -63,7 +63,7 @@ class PolicyConfig:
     """Follow the newest real steps instead of imagined ones."""
     learning_rate: float = 1e-4
     temperature: float = 0.1
-    """Weight of the entropy, at first."""
+    """Weight of the entropy, at first and at most."""
     temperature_rate: float = 3e-4
     """Learning rate of the temperature; 0 keeps it."""
     cloning: float = 0.4

@@ -270,6 +270,7 @@ class _Step:
                     batch,
                     rewards,
                     temperature,
+                    self.target_entropy,
                     self.end_value,
                     gamma=self.config.gamma,
                     key=keys["loss"],
@@ -307,16 +308,17 @@ class _Step:
             found = policy_loss(
                 policy,
                 rollout,
-                params.value if self.config.value.steps else None,
+                # The slow copy: it says the same with less noise, and a policy that follows noise
+                # loses its gait.
+                learner.target_value if self.config.value.steps else None,
                 lambda transition: self.bounded(params.reward, transition),
                 jnp.exp(params.log_temperature),
+                self.target_entropy,
                 self.end_value,
                 self.config.gamma,
                 key=keys["final"],
             )
-            if expert is None:
-                return found
-            return cloned(found, policy, expert, c.cloning, self.target_entropy)
+            return found if expert is None else cloned(found, policy, expert, c.cloning)
 
         learner, metrics = learner.descend("policy", c.learning_rate * self.rate, loss)
         if c.temperature_rate:
@@ -326,6 +328,11 @@ class _Step:
                 lambda log: temperature_loss(log, metrics["policy/entropy"], self.target_entropy),
             )
             metrics |= more
+            # Cloning may leave less entropy than the target for good: its price then must not
+            # rise above everything else.
+            most = jnp.log(jnp.float32(c.temperature))
+            lower = jnp.minimum(learner.params.log_temperature, most)
+            learner = learner._replace(params=learner.params._replace(log_temperature=lower))
         return learner, metrics
 
     def _imagined(self, learner: _Learner, horizon: int, key):

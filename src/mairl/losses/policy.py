@@ -18,6 +18,7 @@ def policy_loss(
     value: ActionValue | None,
     reward: Callable[[Transition], Float[Array, "horizon batch"]],
     temperature: Float[Array, ""],
+    target_entropy: float,
     end_value: Float[Array, ""],
     gamma: float,
     *,
@@ -25,20 +26,21 @@ def policy_loss(
 ) -> tuple[Float[Array, ""], Metrics]:
     """Minus E sum_{t<H} gamma^t [r_t + temperature * entropy_t] + gamma^H V(s_H).
 
-    V(s) = mean over members of Q(s, a) + temperature * entropy, a ~ pi(s); without a value the
-    return stops at the horizon, as in the paper. Gradients reach the policy through actions,
-    rewards, the model and Q; none of those is changed by it. The metric ``policy/scale`` is the
-    mean magnitude of the returns.
+    V(s) = min over members of Q(s, a) + temperature * entropy, a ~ pi(s); without a value the
+    return stops at the horizon, as in the paper. Entropies count from ``target_entropy``: what is
+    held on average is worth nothing, so living on earns no more by it than an end. Gradients
+    reach the policy through actions, rewards, the model and Q; none of those is changed by it. The
+    metric ``policy/scale`` is the mean magnitude of the returns.
     """
     steps = rollout(policy)
     # At horizon 0 (nothing imagined) the entropy reported is that of the final action.
     entropies = [steps.entropy] if steps.entropy.shape[0] else []
     final_value = jnp.zeros(steps.final_alive.shape)
     if value is not None:
-        mean_value = lambda obs, action: jnp.mean(value(obs, action), 0)  # noqa: E731
-        final_value, entropy = policy.expect(steps.final_obs, mean_value, key)
-        final_value = final_value + temperature * entropy
+        final_value, entropy = policy.expect(steps.final_obs, value.lower, key)
+        final_value = final_value + temperature * (entropy - target_entropy)
         entropies.append(entropy[None])
+    steps = steps._replace(entropy=steps.entropy - target_entropy)
     returns = objective(steps, reward(steps.transition), temperature, end_value, final_value, gamma)
     mean = jnp.mean(returns)
     return -mean, {
@@ -53,17 +55,14 @@ def cloned(
     policy: Policy,
     expert: Transition,
     weight: float,
-    target_entropy: float,
 ) -> tuple[Float[Array, ""], Metrics]:
     """``loss`` plus ``weight * scale`` times the cloning loss on demonstrated transitions.
-
-    ``target_entropy`` is what the policy is to keep in any case.
 
     The scale is that of the returns (``policy_loss``), since rewards have no unit of their own
     (TD3+BC: Fujimoto & Gu 2021, eq. 4-5; the inverse of their lambda's alpha is ``weight``).
     """
     value, metrics = loss
-    cloning = policy.cloning_loss(expert.obs, expert.action, entropy=target_entropy)
+    cloning = policy.cloning_loss(expert.obs, expert.action)
     scale = jax.lax.stop_gradient(metrics["policy/scale"])
     return value + weight * scale * cloning, {**metrics, "policy/cloning_loss": cloning}
 

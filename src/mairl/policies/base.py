@@ -56,14 +56,6 @@ class Policy(eqx.Module):
 
     @abc.abstractmethod
     def cloning_loss(
-        self,
-        obs: Float[Array, "*batch obs"],
-        action: Float[Array, "*batch action"],
-        *,
-        entropy: float = 0.0,
+        self, obs: Float[Array, "*batch obs"], action: Float[Array, "*batch action"]
     ) -> Float[Array, ""]:
-        """Mean behavioral-cloning loss; finite for actions on their bounds.
-
-        It asks for no policy of less than ``entropy`` nats (where it would not ask for entropy
-        at all, the argument changes nothing).
-        """
+        """Mean behavioral-cloning loss; finite for actions on their bounds."""

@@ -91,19 +91,10 @@ class CategoricalPolicy(Policy):
         return straight_through(action, relaxed), _entropy(log_p)
 
     def cloning_loss(
-        self,
-        obs: Float[Array, "*batch obs"],
-        action: Float[Array, "*batch action"],
-        *,
-        entropy: float = 0.0,
+        self, obs: Float[Array, "*batch obs"], action: Float[Array, "*batch action"]
     ) -> Float[Array, ""]:
-        """Negative log-likelihood, of no interest once below ``entropy``.
-
-        An action of probability exp(-h) leaves an entropy of more than h (for h below 1). Without
-        that floor a policy that overfits a few demonstrations has none, and whoever holds the
-        entropy to a target above raises its price without end.
-        """
-        return jnp.mean(jnp.maximum(-self.log_prob(obs, action), entropy))
+        """Negative log-likelihood."""
+        return -jnp.mean(self.log_prob(obs, action))
 
 
 def _entropy(log_p: Float[Array, "*batch choice"]) -> Float[Array, "*batch"]:

@@ -74,12 +74,7 @@ class GaussianPolicy(Policy):
         return straight_through(action, again), -log_prob
 
     def cloning_loss(
-        self,
-        obs: Float[Array, "*batch obs"],
-        action: Float[Array, "*batch action"],
-        *,
-        entropy: float = 0.0,
+        self, obs: Float[Array, "*batch obs"], action: Float[Array, "*batch action"]
     ) -> Float[Array, ""]:
-        """Squared error of the deterministic action: bounded at saturated actions, free of std."""
-        del entropy  # The deviation, hence the entropy, is not asked for.
+        """Squared error of the deterministic action: bounded at saturated actions."""
         return jnp.mean(jnp.sum((self.mode(obs) - action) ** 2, -1))
