@@ -95,9 +95,7 @@ def check(config: TrainConfig) -> Job:
     spec = envs.make_spec(config.env_id)
     demos = demonstrations.find_demonstrations(config.demos, spec)
     expert = demonstrations.subsample(demos, config.episodes, config.every, config.seed)
-    learner = Learner(
-        find(config.algorithm), config.algo, spec, expert, config.steps, config.seed
-    )
+    learner = Learner(find(config.algorithm), config.algo, spec, expert, config.steps, config.seed)
     document = rundir.describe(config, {"source": demos.source, "sha256": demos.sha256})
     directory = RunDirectory(config.path)
     job = Job(config, spec, demos, expert, learner, directory, document)
@@ -125,8 +123,8 @@ def _check_run(config: TrainConfig) -> None:
     random, once = algo.warmup_steps, algo.num_envs
     if algo.on_policy and config.steps < random + algo.collect_steps * once:
         raise MairlError(
-            f"--steps is {config.steps}, too few for {random} random steps (--warmup-steps) and one "
-            f"rollout of {algo.collect_steps} steps (--collect-steps) in each of {once} environments "
+            f"--steps is {config.steps}, too few for {random} random ones (--warmup-steps) and a "
+            f"rollout of {algo.collect_steps} (--collect-steps) in each of {once} environments "
             "(--num-envs): raise --steps or lower those"
         )
     if config.steps < random + once:

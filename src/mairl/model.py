@@ -237,9 +237,9 @@ def _from_dict(kind: type, values: dict[str, Any]) -> Any:
         raise ValueError(f"unknown settings {sorted(set(values) - set(fields))}")
 
     def value(name: str, raw: Any) -> Any:
-        default = fields[name].default_factory
-        if dataclasses.is_dataclass(default) and isinstance(raw, dict):
-            return _from_dict(default, raw)  # pyright: ignore[reportArgumentType]
+        make = fields[name].default_factory
+        if make is not dataclasses.MISSING and isinstance(raw, dict):
+            return _from_dict(type(make()), raw)
         return tuple(raw) if isinstance(raw, list) else raw
 
     return kind(**{name: value(name, raw) for name, raw in values.items()})

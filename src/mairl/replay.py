@@ -161,9 +161,7 @@ def newest(replay: Replay, length: int) -> tuple[Transition, Float[Array, "lengt
     return data, jnp.concatenate([jnp.ones((1, replay.num_envs)), going_on[:-1]])
 
 
-def rollout(
-    replay: Replay, length: int
-) -> tuple[Transition, Float[Array, "length num_envs"]]:
+def rollout(replay: Replay, length: int) -> tuple[Transition, Float[Array, "length num_envs"]]:
     """The newest ``length`` rows of every environment, oldest first, and where episodes ended."""
     rows = (replay.position - length + jnp.arange(length, dtype=jnp.int32)) % replay.capacity
     return jax.tree.map(lambda ring: ring[rows], replay.data), replay.last[rows]

@@ -6,7 +6,7 @@ A new one is a module with what :class:`Algorithm` lists, and one line of :data:
 import difflib
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from mairl.types import MairlError
 
@@ -22,6 +22,7 @@ ALGORITHMS = {
 """Name (of the module in this package) to what it is."""
 
 
+@runtime_checkable
 class Settings(Protocol):
     """What every algorithm's settings tell the training loop; fields, or constants."""
 
@@ -64,6 +65,7 @@ class Settings(Protocol):
         ...
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """What a module of this package offers; ``mairl.py`` shows and explains each.
 
@@ -92,7 +94,5 @@ def find(name: str) -> Algorithm:
     if name not in ALGORITHMS:
         near = difflib.get_close_matches(name, ALGORITHMS, 1, 0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise MairlError(
-            f"--algo {name} is unknown{hint} (there are: {', '.join(ALGORITHMS)})"
-        )
+        raise MairlError(f"--algo {name} is unknown{hint} (there are: {', '.join(ALGORITHMS)})")
     return cast(Algorithm, importlib.import_module(f"{__name__}.{name}"))

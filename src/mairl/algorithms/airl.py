@@ -13,9 +13,7 @@ from mairl.algorithms.onpolicy import OnPolicyConfig, RewardConfig
 class AIRLConfig(OnPolicyConfig):
     """All settings."""
 
-    reward: RewardConfig = field(
-        default_factory=lambda: RewardConfig(shaping=True, log_prob=True)
-    )
+    reward: RewardConfig = field(default_factory=lambda: RewardConfig(shaping=True, log_prob=True))
 
 
 PRESETS = {"default": AIRLConfig()}

@@ -6,7 +6,7 @@ step in the environment.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ class BCConfig(Offline):
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
+
 
 PRESETS = {"default": BCConfig()}
 
@@ -92,7 +93,7 @@ def update(
     optimizer = optax.adamw(rate, weight_decay=config.weight_decay)
     obs, action = state.normalizer.normalize(expert.obs), expert.action
 
-    def step(carry, key):
+    def step(carry: Any, key: Key[Array, ""]) -> tuple[Any, Float[Array, ""]]:
         policy, moments = carry
         rows = jax.random.randint(key, (config.batch_size,), 0, obs.shape[0])
         loss, gradient = jax.value_and_grad(lambda p: p.cloning_loss(obs[rows], action[rows]))(
@@ -102,8 +103,8 @@ def update(
         return (optax.apply_updates(policy, updates), moments), loss
 
     keys = jax.random.split(key, iterations)
-    policy = state.params.policy
-    (policy, _), losses = jax.lax.scan(step, (policy, optimizer.init(policy)), keys)  # pyright: ignore
+    start: Any = state.params.policy
+    (policy, _), losses = jax.lax.scan(step, (start, optimizer.init(start)), keys)
     metrics = {"policy/cloning_loss": jnp.mean(losses[-max(1, iterations // 10) :])}
     return state._replace(params=Parameters(policy)), metrics
 

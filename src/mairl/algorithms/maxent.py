@@ -11,7 +11,8 @@ at, no step is taken, nothing is sampled. An end is an absorbing state, with a r
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,6 +21,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from mairl import envs
+from mairl.algorithms.config import split
 from mairl.algorithms.offline import Offline
 from mairl.normalizer import Normalizer, identity
 from mairl.policies import CategoricalPolicy
@@ -80,10 +82,11 @@ def initialize(
             "another --algo"
         )
     states, actions = spec.obs_size, spec.action_size
+    keys = split(key, "reward", "policy")
     reward = AIRLReward(
-        states, actions, (), gamma=config.gamma, state_only=True, shaping=False, key=key
+        states, actions, (), gamma=config.gamma, state_only=True, shaping=False, key=keys["reward"]
     )
-    policy = CategoricalPolicy(states, actions, (), key=key)
+    policy = CategoricalPolicy(states, actions, (), key=keys["policy"])
     params = jax.tree.map(jnp.zeros_like, Parameters(reward, policy))
     return State(params, identity(states), jnp.float32(0.0))
 
@@ -125,7 +128,7 @@ def update(
     optimizer = optax.lbfgs()
     evaluate = optax.value_and_grad_from_state(loss)
 
-    def step(carry, _):
+    def step(carry: Any, _: None) -> tuple[Any, None]:
         r, moments = carry
         value, gradient = evaluate(r, state=moments)
         change, moments = optimizer.update(
@@ -170,9 +173,9 @@ def log_policy(
     return jax.nn.log_softmax(gamma * table @ v)
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def soft_value(
-    r: Float[Array, " states"], table: Float[Array, "states actions states"], gamma
+    r: Float[Array, " states"], table: Float[Array, "states actions states"], gamma: float
 ) -> Float[Array, " states"]:
     """The fixed point V = log sum_a exp(r + gamma P V), by policy iteration.
 
@@ -208,13 +211,13 @@ def visitation(
 
 def _forward(r, table, gamma):
     v = soft_value(r, table, gamma)
-    return v, (v, table, gamma)
+    return v, (v, table)
 
 
-def _backward(saved, cotangent):
-    v, table, gamma = saved
+def _backward(gamma, saved, cotangent):
+    v, table = saved
     pi = jnp.exp(log_policy(v, table, gamma))
-    return visitation(cotangent, pi, table, gamma), jnp.zeros_like(table), jnp.float32(0.0)
+    return visitation(cotangent, pi, table, gamma), jnp.zeros_like(table)
 
 
 soft_value.defvjp(_forward, _backward)

@@ -30,7 +30,7 @@ class MGAILConfig(MAIRLConfig):
     )
     reward: RewardConfig = field(
         default_factory=lambda: RewardConfig(
-            hidden=(200, 100), learning_rate=1e-3, imagined=0.0, bound=10.0, positive=False
+            hidden=(200, 100), learning_rate=1e-3, imagined=0.0, bound=10.0, positive=True
         )
     )
     policy: PolicyConfig = field(
@@ -38,7 +38,7 @@ class MGAILConfig(MAIRLConfig):
             hidden=(100, 50),
             horizon=10,
             anchored=True,
-            learning_rate=3e-4,
+            learning_rate=1e-3,
             temperature=0.01,
             temperature_rate=0.0,
             cloning=0.0,

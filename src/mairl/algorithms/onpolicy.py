@@ -247,8 +247,9 @@ def _learn_reward(config, learner, rollout, expert, rate, loss, key) -> tuple[_L
 
     def step(learner: _Learner, key: Key[Array, ""]) -> tuple[_Learner, Metrics]:
         keys = split(key, "expert", "policy", "loss")
-        sides = _draw(expert, c.batch_size, keys["expert"]), _draw(
-            rollout, c.batch_size, keys["policy"]
+        sides = (
+            _draw(expert, c.batch_size, keys["expert"]),
+            _draw(rollout, c.batch_size, keys["policy"]),
         )
         batch = RewardBatch(*sides, *(policy.log_prob(s.obs, s.action) for s in sides))
         return learner.descend(

@@ -1,5 +1,7 @@
 """The transition table of a finite task, where the environment shows one."""
 
+from typing import Any
+
 import numpy as np
 from gymnasium import spaces
 
@@ -20,7 +22,7 @@ def transition_table(env_id: str) -> np.ndarray:
     env = _make(env_id, None)
     try:
         obs, action = env.observation_space, env.action_space
-        outcomes = getattr(env.unwrapped, "P", None)
+        outcomes: Any = getattr(env.unwrapped, "P", None)
     finally:
         env.close()
     if not isinstance(obs, spaces.Discrete) or not isinstance(action, spaces.Discrete):

@@ -27,9 +27,7 @@ class DiagonalGaussianPolicy(Policy):
         self, obs_size: int, action_size: int, hidden: Sequence[int], *, key: Key[Array, ""]
     ):
         """A network of tanh layers for the mean, and a deviation of one."""
-        self.net = MLP(
-            obs_size, hidden, action_size, key=key, activation=jnp.tanh, out_scale=0.01
-        )
+        self.net = MLP(obs_size, hidden, action_size, key=key, activation=jnp.tanh, out_scale=0.01)
         self.log_std = jnp.zeros(action_size)
 
     def sample(
