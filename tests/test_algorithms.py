@@ -395,7 +395,7 @@ def test_on_policy_killed_and_resumed_equals_whole(tmp_path, monkeypatch, capsys
     other = ["gcl" if word == "airl" else word for word in TINY]
     capsys.readouterr()
     assert train(tmp_path / "cut", *other, "--resume") == 2
-    assert "config.algorithm: saved 'airl', now 'gcl'" in capsys.readouterr().err
+    assert 'config.algorithm: saved "airl", now "gcl"' in capsys.readouterr().err
 
 
 def test_maxent_through_the_command(tmp_path):

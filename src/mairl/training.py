@@ -149,7 +149,7 @@ class _Training:
         learner, config = self._learner, self._job.config
         before = learner.env_steps
         scalars = self._timed("update", learner.update)
-        if self._first_update is None:
+        if self._first_update is None and learner.updates:
             self._first_update = time.perf_counter() - self._started
         ends = self._timed("collect", learner.collect)
         for each in (scalars, *({"rollout/ep_len_mean": float(end.length)} for end in ends)):
