@@ -37,7 +37,7 @@ TINY = shlex.split(
 
 @pytest.fixture(autouse=True)
 def quick_cloning(monkeypatch):
-    small = functools.partial(bc.BCConfig, hidden=(8,), steps=5, batch_size=8)
+    small = functools.partial(bc.BCConfig, hidden=(8,), iterations=5, batch_size=8)
     monkeypatch.setattr(evaluate.bc, "BCConfig", small)
 
 
@@ -55,7 +55,7 @@ def finished(tmp_path_factory) -> Path:
     """A run that nothing disturbed."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        small = functools.partial(bc.BCConfig, hidden=(8,), steps=5, batch_size=8)
+        small = functools.partial(bc.BCConfig, hidden=(8,), iterations=5, batch_size=8)
         patch.setattr(evaluate.bc, "BCConfig", small)
         assert train(out) == 0
     return out
@@ -212,7 +212,7 @@ def test_predict_and_reward_of_continuous_actions(tmp_path):
             return finish(self)
 
         patch.setattr(training._Training, "finish", spy)
-        patch.setattr(learner.algorithm, "update", no_update)
+        patch.setattr(algorithm, "update", no_update)
         run = mairl.train(config)
     state, model = kept["state"], run.model
     rng = np.random.default_rng(0)
@@ -310,7 +310,7 @@ def test_kill_9(finished, tmp_path):
     script = (
         "import functools, sys\n"
         "from mairl import cli, evaluate\n"
-        "small = functools.partial(evaluate.bc.BCConfig, hidden=(8,), steps=5, batch_size=8)\n"
+        "small = functools.partial(evaluate.bc.BCConfig, hidden=(8,), iterations=5, batch_size=8)\n"
         "evaluate.bc.BCConfig = small\n"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
@@ -386,7 +386,7 @@ def test_resume_of_a_finished_run(finished, capsys):
 
 
 def test_several_environments_and_fractions_of_iterations(tmp_path, monkeypatch):
-    monkeypatch.setattr(learner.algorithm, "update", no_update)
+    monkeypatch.setattr(algorithm, "update", no_update)
     out = tmp_path / "run"
     assert train(out, "--num-envs", "3", "--iterations", "0.01", "--steps", "200") == 0
     found = result(out)
@@ -403,7 +403,7 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, capsys
         return state, {"reward/loss": jax.numpy.where(progress > 0.5, jax.numpy.nan, 1.0)}
 
     out = tmp_path / "run"
-    monkeypatch.setattr(learner.algorithm, "update", update)
+    monkeypatch.setattr(algorithm, "update", update)
     assert train(out) == 1
     said = capsys.readouterr().err
     assert "reward/loss became nan at environment step 200" in said
@@ -413,7 +413,7 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, capsys
 
 
 def test_parameters_that_are_not_finite_are_never_saved(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(learner.algorithm, "update", no_update)
+    monkeypatch.setattr(algorithm, "update", no_update)
     real = learner.Learner.save
 
     def save(self, *args):

@@ -80,13 +80,15 @@ def parse_train(arguments: Sequence[str]) -> "TrainConfig":
 
     from mairl.job import TrainConfig
 
-    # The preset decides the defaults that --help shows, so it is looked for first.
-    preset = _option(arguments, "--preset")
-    default = TrainConfig("", preset="paper" if preset == "paper" else "default")
+    # These two decide which settings there are and the defaults that --help shows.
+    preset, algorithm = _option(arguments, "--preset"), _option(arguments, "--algo") or "mairl"
+    default = TrainConfig(
+        "", algorithm=algorithm, preset="paper" if preset == "paper" else "default"
+    )
     # No default for this one, which its type does not allow to say.
     object.__setattr__(default, "env_id", tyro.MISSING)
     return tyro.cli(
-        TrainConfig,
+        TrainConfig[type(default.algo)],  # pyright: ignore[reportInvalidTypeArguments]
         args=arguments,
         default=default,
         prog="mairl train",

@@ -12,7 +12,6 @@ import numpy as np
 
 from mairl import envs
 from mairl.algorithms import bc
-from mairl.normalizer import fit
 from mairl.types import EnvSpec, Transition
 
 FINAL_EPISODES = 20
@@ -47,11 +46,10 @@ class Scores:
 
     def measure_clone(self, expert: Transition, key: jax.Array) -> None:
         """The return of behavioral cloning on ``expert``, the same transitions."""
-        normalizer = fit(expert.obs)
-        policy = bc.clone(bc.BCConfig(), self._spec, expert, normalizer, key=key)
+        state = bc.clone(bc.BCConfig(), self._spec, expert, key=key)
         exploit = jax.jit(bc.exploit)
         found = self._returns(
-            lambda obs, _: np.asarray(exploit(policy, normalizer, obs)), FINAL_EPISODES, "final"
+            lambda obs, _: np.asarray(exploit(state, obs)), FINAL_EPISODES, "final"
         ).mean()
         self.baselines["bc_return_mean"] = float(found)
         self.baselines["bc_normalized_return"] = self.normalized(found)

@@ -4,21 +4,24 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
 from mairl import demos as demonstrations
 from mairl import envs, rundir
-from mairl.algorithms.config import PRESETS, MAIRLConfig
+from mairl.algorithms import find
+from mairl.algorithms.config import PRESETS
 from mairl.demos import Demonstrations, ExpertData
 from mairl.learner import Learner
 from mairl.rundir import RunDirectory
 from mairl.types import EnvSpec, MairlError
 
+AnySettings = TypeVar("AnySettings")
+
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Generic[AnySettings]):
     """What a run does."""
 
     env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
@@ -35,28 +38,32 @@ class TrainConfig:
     seed: int = 0
     """Everything random follows from it."""
     out: str | None = None
-    """Run directory; None: runs/<environment>-<preset>-s<seed>."""
+    """Run directory; None: runs/<environment>-<algorithm or preset>-s<seed>."""
     resume: bool = False
     """Go on with the run in the run directory."""
+    algorithm: Annotated[str, tyro.conf.arg(name="algo")] = "mairl"
+    """What learns: mairl, bc, gail, airl, gcl, mgail or maxent. Says which settings follow."""
     preset: Literal["default", "paper"] = "default"
     """Whose settings: what learns best here, or the paper's."""
     evaluations: int = 20
     """How often to evaluate, evenly over the steps."""
     eval_episodes: int = 5
     """Episodes of an evaluation; the final one has 20."""
-    algo: Annotated[MAIRLConfig, tyro.conf.arg(name="")] = PRESETS["default"]
+    algo: Annotated[AnySettings, tyro.conf.arg(name="")] = PRESETS["default"]  # pyright: ignore[reportAssignmentType]
     """The algorithm's settings; left alone, they are the preset's."""
 
     def __post_init__(self):
         # The very object: settings that only equal the default's were asked for.
         if self.algo is PRESETS["default"]:
-            object.__setattr__(self, "algo", PRESETS.get(self.preset, self.algo))
+            presets = find(self.algorithm).PRESETS
+            object.__setattr__(self, "algo", presets.get(self.preset, presets["default"]))
 
     @property
     def path(self) -> Path:
         """The run directory."""
         name = self.env_id.replace("/", "-").replace(":", "-")
-        return Path(self.out or f"runs/{name}-{self.preset}-s{self.seed}")
+        kind = self.preset if self.algorithm == "mairl" else self.algorithm
+        return Path(self.out or f"runs/{name}-{kind}-s{self.seed}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def check(config: TrainConfig) -> Job:
     spec = envs.make_spec(config.env_id)
     demos = demonstrations.find_demonstrations(config.demos, spec)
     expert = demonstrations.subsample(demos, config.episodes, config.every, config.seed)
-    learner = Learner(config.algo, spec, expert, config.steps, config.seed)
+    learner = Learner(find(config.algorithm), config.algo, spec, expert, config.steps, config.seed)
     document = rundir.describe(config, {"source": demos.source, "sha256": demos.sha256})
     directory = RunDirectory(config.path)
     job = Job(config, spec, demos, expert, learner, directory, document)
@@ -100,12 +107,27 @@ def check(config: TrainConfig) -> Job:
 
 
 def _check_run(config: TrainConfig) -> None:
-    if config.preset not in PRESETS:
-        raise MairlError(f"--preset {config.preset} is unknown; choose {' or '.join(PRESETS)}")
+    presets, algo = find(config.algorithm).PRESETS, config.algo
+    if config.preset not in presets:
+        raise MairlError(
+            f"--preset {config.preset} is not one of {config.algorithm}'s; choose "
+            f"{' or '.join(presets)}"
+        )
+    if type(algo) is not type(presets["default"]):
+        raise MairlError(
+            f"the settings are {type(algo).__name__}, but {config.algorithm} takes "
+            f"{type(presets['default']).__name__}: give that, or another algorithm"
+        )
     for name, least in {"seed": 0, "evaluations": 1, "eval_episodes": 1}.items():
         _check_least(f"--{name.replace('_', '-')}", getattr(config, name), least)
-    random = config.algo.warmup_steps
-    if config.steps < random + config.algo.num_envs:
+    random, once = algo.warmup_steps, algo.num_envs
+    if algo.on_policy and config.steps < random + algo.collect_steps * once:
+        raise MairlError(
+            f"--steps is {config.steps}, too few for {random} random ones (--warmup-steps) and a "
+            f"rollout of {algo.collect_steps} (--collect-steps) in each of {once} environments "
+            "(--num-envs): raise --steps or lower those"
+        )
+    if config.steps < random + once:
         raise MairlError(
             f"--steps is {config.steps}, but the first {random} are random (--warmup-steps): "
             "raise --steps or lower --warmup-steps"

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mairl import checkpoint, replay
-from mairl.algorithms import mairl as algorithm
-from mairl.algorithms.mairl import MAIRLConfig, State
+from mairl.algorithms import Algorithm, Settings
 from mairl.demos import ExpertData
 from mairl.envs import Collector, EpisodeEnd, sample_random
 from mairl.rewards import ended_share
@@ -39,14 +38,21 @@ class Learner:
     """
 
     def __init__(
-        self, config: MAIRLConfig, spec: EnvSpec, expert: ExpertData, steps: int, seed: int
+        self,
+        algorithm: Algorithm,
+        config: Settings,
+        spec: EnvSpec,
+        expert: ExpertData,
+        steps: int,
+        seed: int,
     ):
         """Call :meth:`begin` or :meth:`resume` next.
 
         Raises:
             MairlError: settings with which no networks can be built.
         """
-        self._config, self._spec, self._steps, self._seed = config, spec, steps, seed
+        self._algorithm, self._config, self._spec = algorithm, config, spec
+        self._steps, self._seed = steps, seed
         self._ended = ended_share(expert.episode_lengths, expert.terminated, config.gamma)
         self._data = expert.transition
         self._update = jax.jit(
@@ -56,7 +62,8 @@ class Learner:
         )
         self._add = jax.jit(replay.add, donate_argnums=0)
         self.env_steps = self.rounds = self.updates = 0
-        self._warmup = max(1, config.warmup_steps // config.num_envs)
+        random = config.warmup_steps
+        self._warmup = max(1, random // config.num_envs) if random else 0
         self._shapes = self._trace()
         self.ends: list[EpisodeEnd] = []
 
@@ -78,7 +85,7 @@ class Learner:
         random = Transition(*(x.reshape(-1, *x.shape[2:]) for x in transitions))
         state = self._initialize(random, self.key("initialize", 0))
         # Python scalars leave weakly typed arrays, with which the update would compile twice.
-        self.state: State = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
+        self.state: Any = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
 
     def resume(self, collector: Collector, checkpoints: Path) -> dict[str, Any]:
         """Go back to the newest checkpoint; returns what :meth:`save` was given.
@@ -124,8 +131,8 @@ class Learner:
 
     @property
     def done(self) -> bool:
-        """No environment step is left."""
-        return self.env_steps + self._config.num_envs > self._steps
+        """No environment step is left, and no update waits."""
+        return not self._rows_left and self.updates >= self._due(self.rounds)
 
     @property
     def collected(self) -> int:
@@ -165,11 +172,13 @@ class Learner:
         return values
 
     def collect(self) -> list[EpisodeEnd]:
-        """A few steps with the policy; the episodes that ended.
+        """A few steps with the policy, as far as any are left; the episodes that ended.
 
         Raises:
             MairlError: as ``Collector.collect``.
         """
+        if not self._rows_left:
+            return []
         # The keys of a round at once, as plain words: making one per step would cost more than
         # the policy.
         words = self._explore_words(self.rounds)
@@ -178,9 +187,8 @@ class Learner:
         def act(obs: np.ndarray, count: int) -> np.ndarray:
             return np.asarray(self._explore(leaves, obs, words[count - first]))
 
-        left = (self._steps - self.env_steps) // self._config.num_envs
         before = len(self.ends)
-        self._take(act, min(self._config.collect_steps, left))
+        self._take(act, min(self._config.collect_steps, self._rows_left))
         new = self.ends[before:]
         self.ends = self.ends[-RECENT:]
         self.rounds += 1
@@ -191,7 +199,16 @@ class Learner:
         leaves = self._exploit.pick(self.state)
         return lambda obs, _: np.asarray(self._exploit(leaves, obs))
 
-    def _trace(self) -> State:
+    @property
+    def _rows_left(self) -> int:
+        """Steps of each environment that are still to be taken."""
+        whole = self._config.collect_steps
+        left = (self._steps - self.env_steps) // self._config.num_envs
+        if not whole:
+            return 0
+        return left // whole * whole if self._config.on_policy else left
+
+    def _trace(self) -> Any:
         """The state's shapes. Traces all, computes nothing: wrong settings show before a run."""
         key = self.key("update", 0)
         try:
@@ -209,27 +226,32 @@ class Learner:
 
     def _due(self, rounds: int) -> int:
         """Iterations of the update that are due before the steps of a round are taken."""
-        steps = (rounds + 1) * self._config.collect_steps * self._config.num_envs
-        return math.floor(steps * self._config.iterations + 1e-9)
+        config = self._config
+        if not config.collect_steps:
+            return int(config.iterations)
+        # On-policy, for the rounds taken; else also for the one to come.
+        ahead = 0 if config.on_policy or not self._rows_left else 1
+        steps = (rounds + ahead) * config.collect_steps * config.num_envs
+        return math.floor(steps * config.iterations + 1e-9)
 
     def _attach(self, collector: Collector) -> None:
         self._collector = collector
         self._expert = jax.tree.map(jnp.asarray, self._data)
         obs = np.zeros((collector.num_envs, self._spec.obs_size), np.float32)
         self._explore = _Lean(
-            lambda state, obs, words: algorithm.explore(
+            lambda state, obs, words: self._algorithm.explore(
                 state, obs, key=jax.random.wrap_key_data(words)
             ),
             (self._shapes, obs, self._explore_words(0)[0]),
         )
-        self._exploit = _Lean(algorithm.exploit, (self._shapes, obs))
+        self._exploit = _Lean(self._algorithm.exploit, (self._shapes, obs))
 
     def _explore_words(self, count: int) -> np.ndarray:
-        keys = jax.random.split(self.key("explore", count), self._config.collect_steps)
+        keys = jax.random.split(self.key("explore", count), max(1, self._config.collect_steps))
         return np.asarray(jax.random.key_data(keys))
 
-    def _initialize(self, random: Transition, key: jax.Array) -> State:
-        return algorithm.initialize(
+    def _initialize(self, random: Transition, key: jax.Array) -> Any:
+        return self._algorithm.initialize(
             self._config, self._spec, self._data, random, self._ended, key=key
         )
 

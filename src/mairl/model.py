@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mairl.algorithms import mairl as algorithm
-from mairl.algorithms.mairl import MAIRLConfig
+from mairl.algorithms import Algorithm, Settings, find
 from mairl.checkpoint import load_artifact
 from mairl.compilation import use_compilation_cache
 from mairl.envs import Evaluation, evaluate_episodes
@@ -33,19 +32,23 @@ def load(path: str | Path) -> "Model":
         raise MairlError(
             f"the run in {path} has no policy yet: it is saved at each evaluation; let it go on"
         )
-    policy, meta = _read(directory.policy, "policy")
-    reward, _ = _read(directory.reward, "reward")
+    policy, reward, normalizer, spec, seed = _read(directory)
     use_compilation_cache()
-    return Model(policy["policy"], reward["reward"], policy["normalizer"], *meta)
+    return Model(policy, reward, normalizer, spec, seed)
 
 
 class Model:
     """Acts and judges in the environment's own units, with NumPy arrays in and out."""
 
     def __init__(
-        self, policy: Policy, reward: AIRLReward, normalizer: Normalizer, spec: EnvSpec, seed: int
+        self,
+        policy: Policy,
+        reward: AIRLReward | None,
+        normalizer: Normalizer,
+        spec: EnvSpec,
+        seed: int,
     ):
-        """Usually made by :func:`load`."""
+        """Usually made by :func:`load`; no reward where the algorithm learns none."""
         self.spec, self.seed = spec, seed
         self._policy, self._reward, self._normalizer = policy, reward, normalizer
         self._key, self._count = jax.random.key(seed), 0
@@ -89,8 +92,14 @@ class Model:
         to carry over to other dynamics (Fu et al. 2018).
 
         Raises:
-            MairlError: inputs of another size, not finite, or an unknown component.
+            MairlError: inputs of another size, not finite, or an unknown component; or the
+                algorithm learns no reward.
         """
+        if self._reward is None:
+            raise MairlError(
+                "this run learned a policy alone (behavioral cloning has no reward): train with "
+                "another --algo for a reward"
+            )
         if component not in ("f", "g"):
             raise MairlError(f"reward component {component!r} is unknown; ask for 'f' or 'g'")
         rows, single = self._rows(obs, self.spec.obs_size, "obs")
@@ -167,25 +176,35 @@ def _g(reward: AIRLReward, normalizer: Normalizer, batch: Transition) -> jax.Arr
     return reward.g(normalizer.normalize(batch.obs), batch.action)
 
 
-def _read(path: Path, name: str) -> tuple[dict[str, Any], tuple[EnvSpec, int]]:
-    """One artifact as a pytree, with the spec and seed of its run."""
+def _read(
+    directory: RunDirectory,
+) -> tuple[Policy, AIRLReward | None, Normalizer, EnvSpec, int]:
+    """What a run handed on: policy, reward if it learns one, normalizer; its spec and seed."""
+    path = directory.policy
     arrays, meta = load_artifact(path)
     try:
         spec = _from_dict(EnvSpec, meta["spec"])
-        config = _from_dict(MAIRLConfig, meta["config"])
+        algorithm = find(meta["algorithm"])
+        config = _from_dict(type(algorithm.PRESETS["default"]), meta["config"])
         seed = int(meta["seed"])
-        like = _structure(config, spec)
-        tree = _fill({name: like[name], "normalizer": like["normalizer"]}, arrays)
+        state = _structure(algorithm, config, spec)
+        normalizer = {"normalizer": state.normalizer}
+        policy = _fill({"policy": state.params.policy, **normalizer}, arrays)
+        reward = None
+        if hasattr(state.params, "reward"):
+            path = directory.reward
+            arrays, meta = load_artifact(path)
+            reward = _fill({"reward": state.params.reward, **normalizer}, arrays)["reward"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MairlError(
-            f"{path}.json does not describe a {name} of this version ({error}); load it with "
-            f"mairl {meta['versions'].get('mairl')}, or copy both files again"
+            f"{path}.json does not describe a {path.name} of this version ({error}); load it "
+            f"with mairl {meta['versions'].get('mairl')}, or copy both files again"
         ) from error
-    return tree, (spec, seed)
+    return policy["policy"], reward, policy["normalizer"], spec, seed
 
 
-def _structure(config: MAIRLConfig, spec: EnvSpec) -> dict[str, Any]:
-    """Policy, reward and normalizer as the algorithm would build them, without computing."""
+def _structure(algorithm: Algorithm, config: Settings, spec: EnvSpec) -> Any:
+    """The state as the algorithm would build it, without computing."""
     nothing = Transition(
         np.zeros((1, spec.obs_size), np.float32),
         np.zeros((1, spec.action_size), np.float32),
@@ -193,15 +212,10 @@ def _structure(config: MAIRLConfig, spec: EnvSpec) -> dict[str, Any]:
         np.zeros(1, np.float32),
     )
 
-    def build(key: jax.Array) -> algorithm.State:
+    def build(key: jax.Array) -> Any:
         return algorithm.initialize(config, spec, nothing, nothing, 0.0, key=key)
 
-    state = jax.eval_shape(build, jax.random.key(0))
-    return {
-        "policy": state.params.policy,
-        "reward": state.params.reward,
-        "normalizer": state.normalizer,
-    }
+    return jax.eval_shape(build, jax.random.key(0))
 
 
 def _fill(like: Any, arrays: dict[str, np.ndarray]) -> Any:
@@ -223,9 +237,9 @@ def _from_dict(kind: type, values: dict[str, Any]) -> Any:
         raise ValueError(f"unknown settings {sorted(set(values) - set(fields))}")
 
     def value(name: str, raw: Any) -> Any:
-        default = fields[name].default_factory
-        if dataclasses.is_dataclass(default) and isinstance(raw, dict):
-            return _from_dict(default, raw)  # pyright: ignore[reportArgumentType]
+        make = fields[name].default_factory
+        if make is not dataclasses.MISSING and isinstance(raw, dict):
+            return _from_dict(type(make()), raw)
         return tuple(raw) if isinstance(raw, list) else raw
 
     return kind(**{name: value(name, raw) for name, raw in values.items()})

@@ -156,10 +156,15 @@ def newest(replay: Replay, length: int) -> tuple[Transition, Float[Array, "lengt
 
     The mask is 1 up to and including the first ``last``, as in :func:`sample_segments`.
     """
+    data, last = rollout(replay, length)
+    going_on = jnp.cumprod(1.0 - last, axis=0)
+    return data, jnp.concatenate([jnp.ones((1, replay.num_envs)), going_on[:-1]])
+
+
+def rollout(replay: Replay, length: int) -> tuple[Transition, Float[Array, "length num_envs"]]:
+    """The newest ``length`` rows of every environment, oldest first, and where episodes ended."""
     rows = (replay.position - length + jnp.arange(length, dtype=jnp.int32)) % replay.capacity
-    going_on = jnp.cumprod(1.0 - replay.last[rows], axis=0)
-    mask = jnp.concatenate([jnp.ones((1, replay.num_envs)), going_on[:-1]])
-    return jax.tree.map(lambda ring: ring[rows], replay.data), mask
+    return jax.tree.map(lambda ring: ring[rows], replay.data), replay.last[rows]
 
 
 def _row(replay: Replay, time: Int[Array, "*shape"]) -> Int[Array, "*shape"]:

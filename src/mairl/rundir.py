@@ -121,8 +121,11 @@ def versions() -> dict[str, str]:
 def command(config: Any) -> str:
     """The command that trains with this configuration; only what differs from defaults."""
     parts = ["mairl", "train", config.env_id]
-    plain = type(config)(config.env_id, preset=config.preset)
+    plain = type(config)(config.env_id, algorithm=config.algorithm, preset=config.preset)
     return shlex.join([*parts, *_options(config, plain, "")])
+
+
+_DECIDE_DEFAULTS = {"algorithm": ("--algo", "mairl"), "preset": ("--preset", "default")}
 
 
 def _options(config: Any, plain: Any, prefix: str) -> list[str]:
@@ -133,8 +136,9 @@ def _options(config: Any, plain: Any, prefix: str) -> list[str]:
         if dataclasses.is_dataclass(value):
             inner = "" if field.name == "algo" else f"{name}."
             options += _options(value, default, inner)
-        elif field.name == "preset" and value != "default":
-            options += ["--preset", value]
+        elif field.name in _DECIDE_DEFAULTS:
+            option, usual = _DECIDE_DEFAULTS[field.name]
+            options += [option, value] if value != usual else []
         elif value == default:
             continue
         elif isinstance(value, bool):

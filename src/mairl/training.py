@@ -149,7 +149,7 @@ class _Training:
         learner, config = self._learner, self._job.config
         before = learner.env_steps
         scalars = self._timed("update", learner.update)
-        if self._first_update is None:
+        if self._first_update is None and learner.updates:
             self._first_update = time.perf_counter() - self._started
         ends = self._timed("collect", learner.collect)
         for each in (scalars, *({"rollout/ep_len_mean": float(end.length)} for end in ends)):
@@ -160,7 +160,7 @@ class _Training:
             done, budget = learner.env_steps * times, config.steps
             return done // budget > before * times // budget
 
-        if passed(LOG_LINES):
+        if passed(LOG_LINES) or learner.done:
             self._log()
         evaluate = passed(config.evaluations) and not learner.done
         if evaluate:
@@ -285,15 +285,16 @@ class _Training:
         params, normalizer = self._learner.state.params, self._learner.state.normalizer
         meta = {
             "spec": asdict(self._job.spec),
-            "algorithm": "mairl",
+            "algorithm": self._job.config.algorithm,
             "config": asdict(self._job.config.algo),
             "seed": self._job.config.seed,
             "env_steps": self._learner.env_steps,
         }
         policy = {"policy": params.policy, "normalizer": normalizer}
         save_artifact(self._directory.policy, policy, meta)
-        reward = {"reward": params.reward, "normalizer": normalizer}
-        save_artifact(self._directory.reward, reward, meta)
+        if hasattr(params, "reward"):
+            reward = {"reward": params.reward, "normalizer": normalizer}
+            save_artifact(self._directory.reward, reward, meta)
 
     def _result(self, entry: dict[str, Any]) -> dict[str, Any]:
         config, expert, learner = self._job.config, self._job.expert, self._learner
@@ -301,7 +302,7 @@ class _Training:
         shares = {name: seconds[name] / wall for name in TIMED}
         return {
             "env_id": config.env_id,
-            "algorithm": "mairl",
+            "algorithm": config.algorithm,
             "preset": config.preset,
             "seed": config.seed,
             "demos": {

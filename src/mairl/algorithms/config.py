@@ -1,7 +1,7 @@
 """The settings of MAIRL and its presets."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 from jaxtyping import Array, Key
@@ -90,6 +90,7 @@ class ValueConfig:
 class MAIRLConfig:
     """All settings of the algorithm."""
 
+    on_policy: ClassVar[bool] = False
     gamma: float = 0.99
     batch_size: int = 128
     """Half demonstrations, half replay."""

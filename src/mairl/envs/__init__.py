@@ -13,6 +13,7 @@ from mairl.envs.gymnasium import (
     random_return,
     sample_random,
 )
+from mairl.envs.table import transition_table
 
 __all__ = [
     "Act",
@@ -26,4 +27,5 @@ __all__ = [
     "make_spec",
     "random_return",
     "sample_random",
+    "transition_table",
 ]

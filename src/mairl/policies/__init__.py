@@ -6,9 +6,10 @@ from jaxtyping import Array, Key
 
 from mairl.policies.base import Policy
 from mairl.policies.categorical import CategoricalPolicy
+from mairl.policies.diagonal import DiagonalGaussianPolicy
 from mairl.policies.gaussian import GaussianPolicy
 
-__all__ = ["CategoricalPolicy", "GaussianPolicy", "Policy", "make_policy"]
+__all__ = ["CategoricalPolicy", "DiagonalGaussianPolicy", "GaussianPolicy", "Policy", "make_policy"]
 
 
 def make_policy(

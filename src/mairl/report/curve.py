@@ -32,12 +32,13 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     high = [m + s for m, s in zip(means, spread, strict=True)]
     axes.fill_between(steps, low, high, color="#4c72b0", alpha=0.2, linewidth=0)
     axes.plot(steps, means, color="#4c72b0", marker="o", markersize=3.5, label="learned policy")
-    axes.set_xlim(0, max(result["env_steps"], *steps))
+    axes.set_xlim(0, max(result["env_steps"], *steps, 1))
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return (mean ± deviation over episodes)")
-    demos = result["demos"]
+    demos, kind = result["demos"], result["algorithm"]
+    kind = kind if result["preset"] == "default" else f"{kind} ({result['preset']})"
     axes.set_title(
-        f"{result['env_id']}, {result['preset']}, seed {result['seed']}: "
+        f"{result['env_id']}, {kind}, seed {result['seed']}: "
         f"{demos['transitions']} transitions of {demos['episodes']} "
         f"episode{'s' if demos['episodes'] != 1 else ''}",
         fontsize=10,

@@ -33,9 +33,10 @@ def summarize(result: Mapping[str, Any], path: Path, alarms: Sequence[str] = ())
     if alarms:
         lines += ["", "Not healthy at the end:", *(f"  ! {text}" for text in alarms)]
     run = shlex.quote(str(path))
+    reward = " and reward.safetensors" if (path / "reward.json").exists() else ""
     lines += [
         "",
-        f"In {path}: policy.safetensors and reward.safetensors (with .json), result.json, "
+        f"In {path}: policy.safetensors{reward} (with .json), result.json, "
         "curve.png, metrics.jsonl, tensorboard/.",
         "Next:",
         f"  mairl evaluate {run}",
