@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +23,7 @@ class TrainConfig:
     """What a run does."""
 
     env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
-    """A registered Gymnasium id, such as Hopper-v5."""
+    """A registered Gymnasium id, such as Hopper-v5; with arguments 'mairl/Hopper-v0?gravity=0.5'."""
     demos: str | None = None
     """Demonstrations: a shipped name, a Minari id or the path of an .npz file; None: those
     shipped for the environment."""
@@ -55,7 +56,7 @@ class TrainConfig:
     @property
     def path(self) -> Path:
         """The run directory."""
-        name = self.env_id.replace("/", "-").replace(":", "-")
+        name = re.sub(r"[/:?]", "-", self.env_id)
         return Path(self.out or f"runs/{name}-{self.preset}-s{self.seed}")
 
 

@@ -13,6 +13,7 @@ from mairl.envs.gymnasium import (
     random_return,
     sample_random,
 )
+from mairl.envs.tasks import register_tasks
 
 __all__ = [
     "Act",
@@ -27,3 +28,5 @@ __all__ = [
     "random_return",
     "sample_random",
 ]
+
+register_tasks()
