@@ -3,10 +3,12 @@
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import tyro
 
 from mairl import demos as demonstrations
@@ -23,7 +25,7 @@ class TrainConfig:
     """What a run does."""
 
     env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
-    """A registered Gymnasium id, such as Hopper-v5; with arguments 'mairl/Hopper-v0?gravity=0.5'."""
+    """A registered Gymnasium id, such as Hopper-v5 or 'mairl/Hopper-v0?gravity=0.5'."""
     demos: str | None = None
     """Demonstrations: a shipped name, a Minari id or the path of an .npz file; None: those
     shipped for the environment."""
@@ -53,6 +55,8 @@ class TrainConfig:
         if self.algo is PRESETS["default"]:
             object.__setattr__(self, "algo", PRESETS.get(self.preset, self.algo))
 
+    verb: ClassVar[str] = "train"
+
     @property
     def path(self) -> Path:
         """The run directory."""
@@ -61,16 +65,29 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A checked configuration, with what was loaded to check it."""
+class Source:
+    """Where a transferred reward comes from.
 
-    config: TrainConfig
+    ``act`` is the source's policy on observations in the environment's units; ``description``
+    goes into result.json.
+    """
+
+    act: Callable[[np.ndarray, int], np.ndarray]
+    description: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked configuration (of a verb that runs), with what was loaded to check it."""
+
+    config: Any
     spec: EnvSpec
     demos: Demonstrations
     expert: ExpertData
     learner: Learner
     directory: RunDirectory
     document: dict[str, Any]
+    source: "Source | None" = None
 
     @property
     def again(self) -> str:
@@ -84,25 +101,38 @@ def check(config: TrainConfig) -> Job:
     Raises:
         MairlError: whatever a user can have got wrong, with the remedy.
     """
-    _check_run(config)
-    _check_settings(config.algo)
+    if config.preset not in PRESETS:
+        raise MairlError(f"--preset {config.preset} is unknown; choose {' or '.join(PRESETS)}")
+    check_settings(config)
     spec = envs.make_spec(config.env_id)
     demos = demonstrations.find_demonstrations(config.demos, spec)
     expert = demonstrations.subsample(demos, config.episodes, config.every, config.seed)
     learner = Learner(config.algo, spec, expert, config.steps, config.seed)
     document = rundir.describe(config, {"source": demos.source, "sha256": demos.sha256})
     directory = RunDirectory(config.path)
-    job = Job(config, spec, demos, expert, learner, directory, document)
-    if config.resume:
-        directory.resume(document)
+    return claim(Job(config, spec, demos, expert, learner, directory, document))
+
+
+def claim(job: Job) -> Job:
+    """Take the run directory, new or resumed.
+
+    Raises:
+        MairlError: as ``RunDirectory.begin`` and ``RunDirectory.resume``.
+    """
+    if job.config.resume:
+        job.directory.resume(job.document)
     else:
-        directory.begin(document, job.again)
+        job.directory.begin(job.document, job.again)
     return job
 
 
-def _check_run(config: TrainConfig) -> None:
-    if config.preset not in PRESETS:
-        raise MairlError(f"--preset {config.preset} is unknown; choose {' or '.join(PRESETS)}")
+def check_settings(config: Any) -> None:
+    """Check seed, steps, evaluations and the algorithm's settings of a configuration.
+
+    Raises:
+        MairlError: a number that cannot be.
+    """
+    _check_settings(config.algo)
     for name, least in {"seed": 0, "evaluations": 1, "eval_episodes": 1}.items():
         _check_least(f"--{name.replace('_', '-')}", getattr(config, name), least)
     random = config.algo.warmup_steps

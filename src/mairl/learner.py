@@ -39,14 +39,24 @@ class Learner:
     """
 
     def __init__(
-        self, config: MAIRLConfig, spec: EnvSpec, expert: ExpertData, steps: int, seed: int
+        self,
+        config: MAIRLConfig,
+        spec: EnvSpec,
+        expert: ExpertData,
+        steps: int,
+        seed: int,
+        algorithm: Any = algorithm,
     ):
         """Call :meth:`begin` or :meth:`resume` next.
+
+        ``algorithm`` has the functions initialize, update, explore and exploit of
+        ``algorithms.mairl``.
 
         Raises:
             MairlError: settings with which no networks can be built.
         """
         self._config, self._spec, self._steps, self._seed = config, spec, steps, seed
+        self._algorithm = algorithm
         self._ended = ended_share(expert.episode_lengths, expert.terminated, config.gamma)
         self._data = expert.transition
         self._update = jax.jit(
@@ -217,19 +227,19 @@ class Learner:
         self._expert = jax.tree.map(jnp.asarray, self._data)
         obs = np.zeros((collector.num_envs, self._spec.obs_size), np.float32)
         self._explore = _Lean(
-            lambda state, obs, words: algorithm.explore(
+            lambda state, obs, words: self._algorithm.explore(
                 state, obs, key=jax.random.wrap_key_data(words)
             ),
             (self._shapes, obs, self._explore_words(0)[0]),
         )
-        self._exploit = _Lean(algorithm.exploit, (self._shapes, obs))
+        self._exploit = _Lean(self._algorithm.exploit, (self._shapes, obs))
 
     def _explore_words(self, count: int) -> np.ndarray:
         keys = jax.random.split(self.key("explore", count), self._config.collect_steps)
         return np.asarray(jax.random.key_data(keys))
 
     def _initialize(self, random: Transition, key: jax.Array) -> State:
-        return algorithm.initialize(
+        return self._algorithm.initialize(
             self._config, self._spec, self._data, random, self._ended, key=key
         )
 

@@ -33,8 +33,8 @@ def load(path: str | Path) -> "Model":
         raise MairlError(
             f"the run in {path} has no policy yet: it is saved at each evaluation; let it go on"
         )
-    policy, meta = _read(directory.policy, "policy")
-    reward, _ = _read(directory.reward, "reward")
+    policy, meta = read_parts(directory.policy, "policy", "normalizer")
+    reward, _ = read_parts(directory.reward, "reward", "normalizer")
     use_compilation_cache()
     return Model(policy["policy"], reward["reward"], policy["normalizer"], *meta)
 
@@ -167,18 +167,22 @@ def _g(reward: AIRLReward, normalizer: Normalizer, batch: Transition) -> jax.Arr
     return reward.g(normalizer.normalize(batch.obs), batch.action)
 
 
-def _read(path: Path, name: str) -> tuple[dict[str, Any], tuple[EnvSpec, int]]:
-    """One artifact as a pytree, with the spec and seed of its run."""
+def read_parts(path: Path, *names: str) -> tuple[dict[str, Any], tuple[EnvSpec, int]]:
+    """The named parts that make up one artifact, with the spec and seed of its run.
+
+    Raises:
+        MairlError: as ``checkpoint.load_artifact``, or the artifact is of another version.
+    """
     arrays, meta = load_artifact(path)
     try:
-        spec = _from_dict(EnvSpec, meta["spec"])
-        config = _from_dict(MAIRLConfig, meta["config"])
+        spec = from_dict(EnvSpec, meta["spec"])
+        config = from_dict(MAIRLConfig, meta["config"])
         seed = int(meta["seed"])
         like = _structure(config, spec)
-        tree = _fill({name: like[name], "normalizer": like["normalizer"]}, arrays)
+        tree = _fill({name: like[name] for name in names}, arrays)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MairlError(
-            f"{path}.json does not describe a {name} of this version ({error}); load it with "
+            f"{path}.json does not describe a {names[0]} of this version ({error}); load it with "
             f"mairl {meta['versions'].get('mairl')}, or copy both files again"
         ) from error
     return tree, (spec, seed)
@@ -200,7 +204,9 @@ def _structure(config: MAIRLConfig, spec: EnvSpec) -> dict[str, Any]:
     return {
         "policy": state.params.policy,
         "reward": state.params.reward,
+        "dynamics": state.params.dynamics,
         "normalizer": state.normalizer,
+        "delta_scale": state.delta_scale,
     }
 
 
@@ -216,7 +222,7 @@ def _fill(like: Any, arrays: dict[str, np.ndarray]) -> Any:
     return structure.unflatten([jnp.asarray(arrays[name]) for name in names])
 
 
-def _from_dict(kind: type, values: dict[str, Any]) -> Any:
+def from_dict(kind: type, values: dict[str, Any]) -> Any:
     """A (nested) dataclass from what JSON keeps of it."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
     if set(values) - set(fields):
@@ -225,7 +231,7 @@ def _from_dict(kind: type, values: dict[str, Any]) -> Any:
     def value(name: str, raw: Any) -> Any:
         default = fields[name].default_factory
         if dataclasses.is_dataclass(default) and isinstance(raw, dict):
-            return _from_dict(default, raw)  # pyright: ignore[reportArgumentType]
+            return from_dict(default, raw)  # pyright: ignore[reportArgumentType]
         return tuple(raw) if isinstance(raw, list) else raw
 
     return kind(**{name: value(name, raw) for name, raw in values.items()})

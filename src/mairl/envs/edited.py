@@ -1,9 +1,10 @@
 """MuJoCo tasks whose model is edited between reading and compiling it."""
 
+import importlib
 import warnings
 from typing import Any
 
-import mujoco
+mujoco: Any = importlib.import_module("mujoco")  # It has no types.
 
 
 class EditedModel:
@@ -16,7 +17,7 @@ class EditedModel:
     width: int
     height: int
 
-    def edit(self, model: mujoco.MjSpec) -> None:
+    def edit(self, model: Any) -> None:
         """Change the specification read from the task's own file."""
         raise NotImplementedError
 
@@ -30,7 +31,7 @@ class EditedModel:
         return model, mujoco.MjData(model)
 
 
-def compiled(specification: mujoco.MjSpec) -> Any:
+def compiled(specification: Any) -> Any:
     """The model of a specification."""
     with warnings.catch_warnings():
         # HalfCheetah's file uses it; there is nothing a user could do about that.

@@ -1,6 +1,6 @@
 """A 5 x 5 grid whose transition probabilities and reward are known exactly."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -26,7 +26,7 @@ COLOURS = {".": (238, 238, 232), "~": (110, 160, 210), "G": (120, 190, 120)}
 AGENT = (200, 70, 60)
 
 
-class GridWorld(gym.Env[int, int]):
+class GridWorld(gym.Env[Any, Any]):
     """Observation: the cell, row by row; actions: left, down, right, up; walls hold one back.
 
     An episode starts in any cell with equal probability and never terminates: the goal's
@@ -35,7 +35,7 @@ class GridWorld(gym.Env[int, int]):
     cell. The reward of a step depends on the cell it starts from alone.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}
+    metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}  # noqa: RUF012, as Gymnasium has it
 
     def __init__(self, render_mode: str | None = None):
         """``render_mode``: None, "rgb_array" or "ansi"."""
@@ -55,8 +55,8 @@ class GridWorld(gym.Env[int, int]):
     @property
     def transition_matrix(self) -> np.ndarray:
         """p(next cell | cell, action), ``[cells, actions, cells]``."""
-        cells, actions = int(self.observation_space.n), int(self.action_space.n)
-        matrix = np.zeros((cells, actions, cells))
+        cells = len(self.P)
+        matrix = np.zeros((cells, len(MOVES), cells))
         for cell, by_action in self.P.items():
             for action, outcomes in by_action.items():
                 for probability, after, *_ in outcomes:
@@ -68,7 +68,7 @@ class GridWorld(gym.Env[int, int]):
     ) -> tuple[int, dict[str, Any]]:
         """Start in a cell drawn uniformly."""
         super().reset(seed=seed)
-        self._cell = int(self.np_random.integers(self.observation_space.n))
+        self._cell = int(self.np_random.integers(len(self.P)))
         return self._cell, {}
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:

@@ -3,13 +3,12 @@
 from typing import Any
 
 import gymnasium as gym
-import mujoco
 import numpy as np
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
 
-from mairl.envs.edited import EditedModel, compiled, scale_geom, set_gear
+from mairl.envs.edited import EditedModel, compiled, mujoco, scale_geom, set_gear
 
 
 class Shifted(EditedModel):
@@ -45,7 +44,7 @@ class Shifted(EditedModel):
                 raise gym.error.Error(f"{name} is {factor}; give a finite factor above 0")
         super().__init__(**kwargs)
 
-    def edit(self, model: mujoco.MjSpec) -> None:
+    def edit(self, model: Any) -> None:
         """Apply the factors."""
         factors = self._factors
         model.option.gravity = model.option.gravity * factors["gravity"]
@@ -60,7 +59,7 @@ class Shifted(EditedModel):
         if factors["leg_length"] != 1.0:
             self._lengthen(model, factors["leg_length"])
 
-    def _lengthen(self, model: mujoco.MjSpec, factor: float) -> None:
+    def _lengthen(self, model: Any, factor: float) -> None:
         torso = model.body("torso")
         before = _lowest(model)
         legs = [body for body in model.bodies if body not in (model.worldbody, torso)]
@@ -74,7 +73,7 @@ class Shifted(EditedModel):
         torso.pos = torso.pos + np.array([0.0, 0.0, before - _lowest(model)])
 
 
-def _lowest(model: mujoco.MjSpec) -> float:
+def _lowest(model: Any) -> float:
     """The lowest point of the capsules in the initial pose."""
     made = compiled(model.copy())
     data = mujoco.MjData(made)

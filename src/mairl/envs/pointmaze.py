@@ -1,15 +1,14 @@
 """The point maze of Fu et al. (2018): a goal behind a wall that can be passed on one side only."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-import mujoco
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.mujoco import MujocoEnv
 from gymnasium.utils import EzPickle
 
-from mairl.envs.edited import EditedModel
+from mairl.envs.edited import EditedModel, mujoco
 
 BOUNDS = (-0.1, 0.6)
 """Outer walls, both axes, in metres."""
@@ -27,7 +26,7 @@ class PointMaze(EditedModel, MujocoEnv, EzPickle):
     the step. Never terminates.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata = {  # noqa: RUF012, as Gymnasium has it
         "render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"],
         "render_fps": 20,
     }
@@ -44,7 +43,7 @@ class PointMaze(EditedModel, MujocoEnv, EzPickle):
             self, file, 5, observation_space=space, **{"camera_name": "above", **kwargs}
         )
 
-    def edit(self, model: mujoco.MjSpec) -> None:
+    def edit(self, model: Any) -> None:
         """Put up the inner wall."""
         west, east = self._wall
         model.worldbody.add_geom(
@@ -55,7 +54,7 @@ class PointMaze(EditedModel, MujocoEnv, EzPickle):
             rgba=[0.35, 0.4, 0.5, 1.0],
         )
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Apply the force for 0.05 s."""
         distance = float(np.linalg.norm(self._position() - TARGET))
         effort = float(np.sum(np.square(action)))

@@ -14,16 +14,20 @@ def summarize(result: Mapping[str, Any], path: Path, alarms: Sequence[str] = ())
     demos = result["demos"]
     episodes = f"{demos['episodes']} episode{'s' if demos['episodes'] != 1 else ''}"
     kept = "" if demos["every"] == 1 else f", every {demos['every']}th"
+    data = f"{demos['transitions']} transitions of {episodes}{kept} ({demos['source']})"
+    origin = data
+    if (source := result.get("source")) is not None:
+        origin = f"the reward of {source['run']} ({source['env_id']}, {data})"
     lines = [
-        f"Learned {result['env_id']} from {demos['transitions']} transitions of {episodes}{kept} "
-        f"({demos['source']}), in {result['env_steps']} environment steps and "
-        f"{_duration(result['wall_seconds'])}.",
+        f"Learned {result['env_id']} from {origin}, in {result['env_steps']} environment steps "
+        f"and {_duration(result['wall_seconds'])}.",
         "",
         f"  this policy     {result['return_mean']:10.1f} ± {result['return_std']:.1f}"
         f"{_share(result['normalized_return'])}   20 new episodes, deterministic actions",
     ]
     for label, name, share in (
         ("expert", "expert_return", None),
+        ("source's policy", "source_return_mean", result.get("source_normalized_return")),
         ("cloning", "bc_return_mean", result.get("bc_normalized_return")),
         ("random actions", "random_return", None),
     ):
