@@ -354,8 +354,15 @@ CONTINUOUS = {
     "Pendulum-v1": (3, 1, 2.0),
     "Swimmer-v5": (8, 2, 1.0),
     "Walker2d-v5": (17, 6, 1.0),
+    "mairl/PointMazeLeft-v0": (2, 2, 1.0),
+    "mairl/PointMazeRight-v0": (2, 2, 1.0),
 }
-DISCRETE = {"Acrobot-v1": (6, 3), "CartPole-v1": (4, 2), "MountainCar-v0": (2, 3)}
+DISCRETE = {
+    "Acrobot-v1": (6, 3),
+    "CartPole-v1": (4, 2),
+    "MountainCar-v0": (2, 3),
+    "mairl/GridWorld-v0": (25, 4),
+}
 
 
 def task_spec(name):

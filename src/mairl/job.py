@@ -92,7 +92,8 @@ class Job:
     @property
     def again(self) -> str:
         """The command that goes on with the run."""
-        return rundir.command(dataclasses.replace(self.config, resume=True))
+        begun = self.document["command"]
+        return begun if self.config.resume else f"{begun} --resume"
 
 
 def check(config: TrainConfig) -> Job:

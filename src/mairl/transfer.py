@@ -98,6 +98,10 @@ def check(config: TransferConfig) -> Job:
         MairlError: whatever a user can have got wrong, with the remedy.
     """
     check_settings(config)
+    if config.algo.reward != DEFAULT.reward:
+        raise MairlError("the reward of a transfer is the run's: leave out --reward.*")
+    if config.algo.policy.cloning:
+        raise MairlError("there is nothing to clone in a transfer: leave out --policy.cloning")
     directory = RunDirectory(config.run)
     origin = _origin(directory)
     parts, (spec, _) = read_parts(directory.policy, "policy", "normalizer")

@@ -11,10 +11,10 @@ wrong. What the source knew enters through g alone, and through warm starts wher
 Observations keep the source's scales, since those are what g was learned on.
 """
 
-import dataclasses
 from functools import partial
 from typing import NamedTuple
 
+import equinox as eqx
 from jaxtyping import Array, Float, Key
 
 from mairl.algorithms import mairl
@@ -61,7 +61,8 @@ class Transfer:
 
     def __init__(self, reward: AIRLReward, normalizer: Normalizer, warm: WarmStart | None = None):
         """Keep g of ``reward``: its potential spoke of the source's dynamics."""
-        self._reward = dataclasses.replace(reward, potential=None)
+        shaped = reward.potential is not None
+        self._reward = eqx.tree_at(lambda r: r.potential, reward, None) if shaped else reward
         self._normalizer, self._warm = normalizer, warm
 
     def initialize(

@@ -71,7 +71,7 @@ class GridWorld(gym.Env[Any, Any]):
         self._cell = int(self.np_random.integers(len(self.P)))
         return self._cell, {}
 
-    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[int, float, bool, bool, dict[str, Any]]:
         """Move; the reward is that of the cell left behind."""
         outcomes = self.P[self._cell][int(action)]
         drawn = self.np_random.choice(len(outcomes), p=[outcome[0] for outcome in outcomes])
