@@ -21,9 +21,9 @@ class PointMaze(EditedModel, MujocoEnv, EzPickle):
     """Observation: position (x, y) in metres; action: force in x and y.
 
     ``wall`` says at which side the inner wall stands, so one passes on the other, as in the
-    published ids. ``velocity`` adds (vx, vy) to the observation, which makes it the whole state;
-    published without. Reward: -distance to the target - 0.001 |action|^2, of the position before
-    the step. Never terminates.
+    published ids; ``self.wall`` is its two ends in x. ``velocity`` adds (vx, vy) to the
+    observation, which makes it the whole state; published without. Reward: -distance to the
+    target - 0.001 |action|^2, of the position before the step. Never terminates.
     """
 
     metadata = {  # noqa: RUF012, as Gymnasium has it
@@ -36,7 +36,7 @@ class PointMaze(EditedModel, MujocoEnv, EzPickle):
     ):
         """Other arguments, such as ``render_mode``, go to Gymnasium's MujocoEnv."""
         EzPickle.__init__(self, wall, velocity, **kwargs)
-        self._wall, self._velocity = WALL[wall], velocity
+        self.wall, self._velocity = WALL[wall], velocity
         space = spaces.Box(-np.inf, np.inf, (4 if velocity else 2,), np.float64)
         file = str(Path(__file__).with_suffix(".xml").resolve())
         MujocoEnv.__init__(
@@ -45,7 +45,7 @@ class PointMaze(EditedModel, MujocoEnv, EzPickle):
 
     def edit(self, model: Any) -> None:
         """Put up the inner wall."""
-        west, east = self._wall
+        west, east = self.wall
         model.worldbody.add_geom(
             name="wall",
             type=mujoco.mjtGeom.mjGEOM_CAPSULE,
