@@ -36,11 +36,15 @@ SMALL = shlex.split(
 )
 """Two observed numbers need no more."""
 
-REWARDS = {"state-only": ["--reward.state-only"], "state-action": []}
-MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS = 10_000, 20_000, 20_000
+REWARDS = {
+    "state-only": ["--reward.state-only", "--reward.until", "0.4"],
+    "state-only-to-the-end": ["--reward.state-only"],
+    "state-action": ["--reward.until", "0.4"],
+}
+MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS = 6_000, 15_000, 20_000
 
 MAXIMUM_ENTROPY = shlex.split(
-    "--reward.state-only --reward.shaping --reward.log-prob --no-reward.positive "
+    "--reward.state-only --reward.shaping --reward.log-prob --reward.no-positive "
     "--reward.bound 20 --policy.cloning 0 --policy.temperature 1 --policy.temperature-rate 0 "
     "--gamma 0.95"
 )

@@ -174,8 +174,8 @@ _AT_LEAST_ONE = (
     *("num_envs", "collect_steps", "warmup_steps", "replay_size", "batch_size"),
     *("width", "depth", "members"),
 )
-_ABOVE_ZERO = ("iterations", "learning_rate", "bound", "temperature")
-_SHARES = ("expert_weight", "imagined", "tau", "dropout", "decay", "final_rate")
+_ABOVE_ZERO = ("iterations", "learning_rate", "bound", "temperature", "until")
+_SHARES = ("expert_weight", "imagined", "tau", "dropout", "until", "decay", "final_rate")
 
 
 def _check_least(name: str, value: int | float, least: int) -> None:

@@ -38,6 +38,9 @@ class RewardConfig:
     log_prob: bool = False
     """Logit f - log pi (AIRL's) instead of f."""
     learning_rate: float = 1e-4
+    until: float = 1.0
+    """Share of the run after which it stays as it is. Against a policy that does as the expert
+    does, it would forget what either avoids: for transfer, stop early."""
     gradient_penalty: float = 1.0
     expert_weight: float = 0.5
     """Weight of the demonstrations in the discriminator's loss."""

@@ -52,6 +52,11 @@ def summarize(result: Mapping[str, Any], path: Path, alarms: Sequence[str] = ())
 def _verdict(result: Mapping[str, Any]) -> str:
     """Honest: what the numbers say, and no more."""
     share, clone = result["normalized_return"], result.get("bc_normalized_return")
+    if share is None and result.get("source") is not None:
+        return (
+            "No expert's return is known here, so how near this is to one cannot be said"
+            + _beside_source(result["return_mean"], result["source_return_mean"])
+        )
     if share is None:
         return (
             "The demonstrations carry no rewards, so how near this is to the expert cannot be "
@@ -73,6 +78,11 @@ def _verdict(result: Mapping[str, Any]) -> str:
     if share < REACHED:
         text += " More --steps or more demonstrated --episodes may help."
     return text
+
+
+def _beside_source(value: float, source: float) -> str:
+    better = "better" if value > source else "no better"
+    return f"; it is {better} than the source's policy."
 
 
 def _beside_clone(value: float, clone: float | None, close: float = 0.0) -> str:
