@@ -6,7 +6,8 @@
     python benchmarks/transfer.py picture RUN [TRANSFER_RUN] FILE.png
 
 ``maze`` learns a reward in PointMazeLeft, of states alone and of states and actions, and
-transfers each to PointMazeRight, with and without a warm start. ``grid`` learns GridWorld's
+transfers each to PointMazeRight, with and without a warm start; also one of states alone by the
+default settings. ``grid`` learns GridWorld's
 reward by adversarial maximum-entropy learning. Runs that are there already are kept, killed ones
 resumed. ``table`` writes ``benchmarks/results/transfer.json`` and prints it; ``picture`` draws a
 maze's g with episodes of the policies on it.
@@ -37,18 +38,11 @@ SMALL = shlex.split(
 """Two observed numbers need no more."""
 
 REWARDS = {
-    "state-only": ["--reward.state-only", "--reward.until", "0.4"],
-    "state-only-to-the-end": ["--reward.state-only"],
-    "state-action": ["--reward.until", "0.4"],
+    "state-only": ["--preset", "transferable"],
+    "state-action": ["--preset", "transferable", "--reward.no-state-only"],
+    "default": ["--reward.state-only"],
 }
-MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS = 6_000, 15_000, 20_000
-
-MAXIMUM_ENTROPY = shlex.split(
-    "--reward.state-only --reward.shaping --reward.log-prob --reward.no-positive "
-    "--reward.bound 20 --policy.cloning 0 --policy.temperature 1 --policy.temperature-rate 0 "
-    "--gamma 0.95"
-)
-"""AIRL's own terms, under which g is the reward in units of the expert's temperature."""
+MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS = 6_000, 12_000, 20_000
 
 
 def run(out: Path, *words: str) -> None:
@@ -83,7 +77,7 @@ def grid(seeds: list[int], out: Path) -> None:
     """The grid's reward."""
     for seed in map(str, seeds):
         length = ["--steps", str(GRID_STEPS), "--seed", seed]
-        run(out / f"grid-s{seed}", "train", GRID, *SMALL, *MAXIMUM_ENTROPY, *length)
+        run(out / f"grid-s{seed}", "train", GRID, *SMALL, "--preset", "transferable", *length)
 
 
 def compare_grid(path: Path) -> dict[str, Any]:

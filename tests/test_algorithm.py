@@ -240,21 +240,6 @@ def test_learning_rates_fall_at_the_end():
     np.testing.assert_allclose([rate_at(p, 0.0) for p in (0.0, 0.5, 0.999)], [1.0, 1.0, 1.0])
 
 
-def test_reward_stops_settled_where_asked():
-    config = replace(settings("default"), decay=0.5, final_rate=0.1)
-    config = replace(config, reward=replace(config.reward, until=0.4))
-    rates = []
-    for progress in (0.0, 0.2, 0.3, 0.4, 0.41, 1.0):
-        step = algorithm.Step(
-            config, SPACES["box"], fresh("default", "box"), None, None, jnp.float32(progress)
-        )
-        rates.append((float(step.reward_rate), float(step.rate)))
-    # The same fall as the run's, over the first two fifths; the policy's is the run's.
-    reward, policy = zip(*rates, strict=True)
-    np.testing.assert_allclose(reward, [1.0, 1.0, 0.5, 0.1, 0.0, 0.0], atol=1e-5)
-    np.testing.assert_allclose(policy, [1.0, 1.0, 1.0, 1.0, 1.0, 0.1], atol=1e-5)
-
-
 def test_decay_scales_reward_and_policy_steps_only():
     """Adam's first step is rate * sign(gradient): its size is the learning rate."""
     config, state = settings("default"), fresh("default", "box")

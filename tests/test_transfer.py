@@ -161,7 +161,7 @@ def test_damaged_reward(source, tmp_path, capsys):
 def test_state_action_reward_is_warned_of():
     (warning,) = warnings_of(False, "runs/x")
     assert "runs/x" in warning
-    assert "--reward.state-only" in warning
+    assert "--preset transferable" in warning
     assert warnings_of(True, "runs/x") == []
 
 

@@ -79,11 +79,12 @@ def parse_train(arguments: Sequence[str]) -> "TrainConfig":
     """The configuration that the words after ``mairl train`` mean."""
     import tyro
 
+    from mairl.algorithms.config import PRESETS
     from mairl.job import TrainConfig
 
     # The preset decides the defaults that --help shows, so it is looked for first.
     preset = _option(arguments, "--preset")
-    default = TrainConfig("", preset="paper" if preset == "paper" else "default")
+    default = TrainConfig("", preset=preset if preset in PRESETS else "default")  # pyright: ignore
     # No default for this one, which its type does not allow to say.
     object.__setattr__(default, "env_id", tyro.MISSING)
     return tyro.cli(

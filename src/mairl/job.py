@@ -41,8 +41,8 @@ class TrainConfig:
     """Run directory; None: runs/<environment>-<preset>-s<seed>."""
     resume: bool = False
     """Go on with the run in the run directory."""
-    preset: Literal["default", "paper"] = "default"
-    """Whose settings: what learns best here, or the paper's."""
+    preset: Literal["default", "transferable", "paper"] = "default"
+    """Whose settings: what learns best here, what learns a reward to transfer, or the paper's."""
     evaluations: int = 20
     """How often to evaluate, evenly over the steps."""
     eval_episodes: int = 5
@@ -174,8 +174,8 @@ _AT_LEAST_ONE = (
     *("num_envs", "collect_steps", "warmup_steps", "replay_size", "batch_size"),
     *("width", "depth", "members"),
 )
-_ABOVE_ZERO = ("iterations", "learning_rate", "bound", "temperature", "until")
-_SHARES = ("expert_weight", "imagined", "tau", "dropout", "until", "decay", "final_rate")
+_ABOVE_ZERO = ("iterations", "learning_rate", "bound", "temperature")
+_SHARES = ("expert_weight", "imagined", "tau", "dropout", "decay", "final_rate")
 
 
 def _check_least(name: str, value: int | float, least: int) -> None:

@@ -30,8 +30,8 @@ from mairl.rundir import RunDirectory
 from mairl.training import Run, run
 from mairl.types import EnvSpec, MairlError
 
-DEFAULT = MAIRLConfig(policy=PolicyConfig(cloning=0.0))
-"""There is nothing to clone in the target."""
+DEFAULT = MAIRLConfig(policy=PolicyConfig(temperature=1.0, temperature_rate=0.0, cloning=0.0))
+"""There is nothing to clone; and the reward is in units of the temperature it was learned at."""
 
 
 @dataclass(frozen=True)
@@ -225,5 +225,5 @@ def _warnings(state_only: bool, run: str) -> list[str]:
     return [
         f"The reward of {run} sees actions too, so it may hold on to how the source's dynamics "
         "had to be steered. A reward made to be transferred comes from mairl train ... "
-        "--reward.state-only."
+        "--preset transferable."
     ]

@@ -38,9 +38,6 @@ class RewardConfig:
     log_prob: bool = False
     """Logit f - log pi (AIRL's) instead of f."""
     learning_rate: float = 1e-4
-    until: float = 1.0
-    """Share of the run after which it stays as it is. Against a policy that does as the expert
-    does, it would forget what either avoids: for transfer, stop early."""
     gradient_penalty: float = 1.0
     expert_weight: float = 0.5
     """Weight of the demonstrations in the discriminator's loss."""
@@ -116,6 +113,14 @@ class MAIRLConfig:
 
 PRESETS: dict[str, MAIRLConfig] = {
     "default": MAIRLConfig(),
+    # A reward to carry elsewhere: AIRL's own logit and the maximum-entropy policy it assumes, with
+    # which g does not flatten as the policy becomes the expert's (docs/transfer.md).
+    "transferable": MAIRLConfig(
+        reward=RewardConfig(
+            state_only=True, shaping=True, log_prob=True, bound=20.0, positive=False
+        ),
+        policy=PolicyConfig(temperature=1.0, temperature_rate=0.0, cloning=0.0),
+    ),
     # The authors' settings (Sun et al. 2021 and their code); docs/departures.md says what differs.
     "paper": MAIRLConfig(
         batch_size=1024,

@@ -202,15 +202,8 @@ class Step:
     def __init__(self, config: MAIRLConfig, spec: EnvSpec, state, replay, expert, progress):
         self.config, self.state, self.replay, self.expert = config, state, replay, expert
         self.half = config.batch_size // 2
-
-        def rate(progress):
-            falling = (1.0 - progress) / max(config.decay, 1e-9)
-            return jnp.clip(falling, config.final_rate, 1.0)
-
-        # A reward that stops before the run's end is settled by then.
-        until = config.reward.until
-        self.rate = rate(progress)
-        self.reward_rate = jnp.where(progress <= until, rate(progress / until), 0.0)
+        falling = (1.0 - progress) / max(config.decay, 1e-9)
+        self.rate = jnp.clip(falling, config.final_rate, 1.0)
         ended, live = end_logits(state.expert_ended, state.policy_ended, config.reward.bound)
         self.bounded = BoundedReward(config.reward.bound, config.reward.positive, live)
         self.end_value = self.bounded.transform(ended) / (1.0 - config.gamma)
@@ -256,7 +249,7 @@ class Step:
         policy = learner.params.policy
         return learner.descend(
             "reward",
-            c.learning_rate * self.reward_rate,
+            c.learning_rate * self.rate,
             lambda reward: reward_loss(
                 reward,
                 expert,
