@@ -170,14 +170,14 @@ def _iteration(config: Any, learner: Any, names: tuple[str, ...]) -> tuple[Calla
 
     def run(data: Any, carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
         state, replay, expert = data
-        step = algorithm._Step(config, spec, state, replay, expert, jnp.float32(0.0))
+        step = algorithm.Step(config, spec, state, replay, expert, jnp.float32(0.0))
         total = jnp.float32(0.0)
         for name, name_key in zip(names, jax.random.split(key, len(names)), strict=True):
             carry, metrics = getattr(step, name)(carry, name_key)
             total += sum(jnp.sum(value) for value in metrics.values())
         return carry, total
 
-    carry = algorithm._Learner(start.params, start.target_value, start.optimizers)
+    carry = algorithm.Learner(start.params, start.target_value, start.optimizers)
     return run, (data, carry)
 
 

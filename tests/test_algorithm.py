@@ -200,13 +200,13 @@ def test_seeds_under_vmap_are_the_seeds_one_by_one():
 
 
 def learner_of(state):
-    return algorithm._Learner(state.params, state.target_value, state.optimizers)
+    return algorithm.Learner(state.params, state.target_value, state.optimizers)
 
 
 @partial(jax.jit, static_argnums=0)
 def take(name, state, progress, key):
     """One of the four steps by itself."""
-    step = algorithm._Step(
+    step = algorithm.Step(
         settings("default"), SPACES["box"], state, ring("box"), demonstrations("box"), progress
     )
     return getattr(step, name)(learner_of(state), key)[0]
@@ -226,7 +226,7 @@ def test_each_step_changes_its_own_part_alone(name):
 
 def rate_at(progress, decay, final_rate=0.1):
     config = replace(settings("default"), decay=decay, final_rate=final_rate)
-    step = algorithm._Step(
+    step = algorithm.Step(
         config, SPACES["box"], fresh("default", "box"), None, None, jnp.float32(progress)
     )
     return float(step.rate)
@@ -310,7 +310,7 @@ def test_log_probs_in_the_discriminator_are_the_current_policys_and_bounded():
     policy = state.params.policy
 
     def seen(preset, policy):
-        step = algorithm._Step(settings(preset), SPACES["box"], state, None, None, jnp.float32(0.0))
+        step = algorithm.Step(settings(preset), SPACES["box"], state, None, None, jnp.float32(0.0))
         return step._log_prob(policy, batch)
 
     log_prob = policy.log_prob(batch.obs, batch.action)
@@ -345,7 +345,7 @@ def test_dynamics_learn_from_replay_and_from_demonstrations():
 
     @jax.jit
     def loss(replay, expert):
-        step = algorithm._Step(config, spec, state, replay, expert, jnp.float32(0.0))
+        step = algorithm.Step(config, spec, state, replay, expert, jnp.float32(0.0))
         return step.dynamics(learner_of(state), jax.random.key(0))[1]["dynamics/squared_error"]
 
     spoil = lambda batch: batch._replace(next_obs=jnp.nan * batch.next_obs)  # noqa: E731

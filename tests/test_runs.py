@@ -127,6 +127,7 @@ def test_files(finished):
     assert names == {
         *("config.json", "result.json", "metrics.jsonl", "tensorboard", "checkpoints"),
         *("policy.safetensors", "policy.json", "reward.safetensors", "reward.json"),
+        *("dynamics.safetensors", "dynamics.json"),
         *("curve.png", "summary.txt"),
     }
     assert (finished / "curve.png").read_bytes().startswith(b"\x89PNG")

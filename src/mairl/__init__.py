@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mairl.model import load as load
     from mairl.training import Run as Run
     from mairl.training import train as train
+    from mairl.transfer import TransferConfig as TransferConfig
+    from mairl.transfer import transfer as transfer
     from mairl.types import EnvSpec as EnvSpec
     from mairl.types import MairlError as MairlError
     from mairl.types import Transition as Transition
@@ -30,6 +32,8 @@ _HOME = {
     "Run": "mairl.training",
     "TrainConfig": "mairl.job",
     "train": "mairl.training",
+    "TransferConfig": "mairl.transfer",
+    "transfer": "mairl.transfer",
     "EnvSpec": "mairl.types",
     "MairlError": "mairl.types",
     "Transition": "mairl.types",

@@ -1,4 +1,4 @@
-"""The command ``mairl``: train, evaluate, demos."""
+"""The command ``mairl``: train, transfer, evaluate, demos."""
 
 import difflib
 import sys
@@ -22,6 +22,7 @@ usage: mairl VERB ...
 Learn a policy and a reward from expert demonstrations, through a learned model.
 
   mairl train ENV_ID      learn from demonstrations; writes a run directory
+  mairl transfer RUN ENV  learn ENV by the reward that a run has learned
   mairl evaluate RUN      true returns of the policy in a run directory
   mairl demos [NAME]      list the shipped demonstrations, or inspect some
   mairl --version
@@ -81,10 +82,8 @@ def parse_train(arguments: Sequence[str]) -> "TrainConfig":
     from mairl.job import TrainConfig
 
     # These two decide which settings there are and the defaults that --help shows.
-    preset, algorithm = _option(arguments, "--preset"), _option(arguments, "--algo") or "mairl"
-    default = TrainConfig(
-        "", algorithm=algorithm, preset="paper" if preset == "paper" else "default"
-    )
+    preset, algorithm = _option(arguments, "--preset"), _option(arguments, "--algo")
+    default = TrainConfig("", algorithm=algorithm or "mairl", preset=preset or "default")
     # No default for this one, which its type does not allow to say.
     object.__setattr__(default, "env_id", tyro.MISSING)
     return tyro.cli(
@@ -95,6 +94,21 @@ def parse_train(arguments: Sequence[str]) -> "TrainConfig":
         description="Learn a policy and a reward from demonstrations.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+
+
+def _transfer(arguments: list[str], started: float) -> None:
+    import tyro
+
+    from mairl.transfer import TransferConfig, transfer
+
+    config = tyro.cli(
+        TransferConfig,
+        args=arguments,
+        prog="mairl transfer",
+        description="Learn a policy in another environment by the reward of a run, kept as it is.",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    transfer(config, started=started)
 
 
 def _evaluate(arguments: list[str], _: float) -> None:
@@ -181,6 +195,7 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 VERBS: dict[str, Callable[[list[str], float], None]] = {
     "train": _train,
+    "transfer": _transfer,
     "evaluate": _evaluate,
     "demos": _demos,
 }

@@ -44,6 +44,12 @@ class Scores:
             self._spec.env_id, self._spec, FINAL_EPISODES, self._seed
         )
 
+    def measure_source(self, act: Act) -> None:
+        """The return here of the policy that a transferred reward comes with."""
+        found = self._returns(act, FINAL_EPISODES, "final").mean()
+        self.baselines["source_return_mean"] = float(found)
+        self.baselines["source_normalized_return"] = self.normalized(found)
+
     def measure_clone(self, expert: Transition, key: jax.Array) -> None:
         """The return of behavioral cloning on ``expert``, the same transitions."""
         state = bc.clone(bc.BCConfig(), self._spec, expert, key=key)

@@ -2,10 +2,13 @@
 
 import dataclasses
 import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 import tyro
 
 from mairl import demos as demonstrations
@@ -25,7 +28,7 @@ class TrainConfig(Generic[AnySettings]):
     """What a run does."""
 
     env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
-    """A registered Gymnasium id, such as Hopper-v5."""
+    """A registered Gymnasium id, such as Hopper-v5 or 'mairl/Hopper-v0?gravity=0.5'."""
     demos: str | None = None
     """Demonstrations: a shipped name, a Minari id or the path of an .npz file; None: those
     shipped for the environment."""
@@ -43,8 +46,9 @@ class TrainConfig(Generic[AnySettings]):
     """Go on with the run in the run directory."""
     algorithm: Annotated[str, tyro.conf.arg(name="algo")] = "mairl"
     """What learns: mairl, bc, gail, airl, gcl, mgail or maxent. Says which settings follow."""
-    preset: Literal["default", "paper"] = "default"
-    """Whose settings: what learns best here, or the paper's."""
+    preset: str = "default"
+    """Whose settings. Of mairl there are default, what learns best here; transferable, what
+    learns a reward to carry elsewhere; and paper, the paper's. The others have default."""
     evaluations: int = 20
     """How often to evaluate, evenly over the steps."""
     eval_episodes: int = 5
@@ -58,30 +62,46 @@ class TrainConfig(Generic[AnySettings]):
             presets = find(self.algorithm).PRESETS
             object.__setattr__(self, "algo", presets.get(self.preset, presets["default"]))
 
+    verb: ClassVar[str] = "train"
+
     @property
     def path(self) -> Path:
         """The run directory."""
-        name = self.env_id.replace("/", "-").replace(":", "-")
+        name = re.sub(r"[/:?]", "-", self.env_id)
         kind = self.preset if self.algorithm == "mairl" else self.algorithm
         return Path(self.out or f"runs/{name}-{kind}-s{self.seed}")
 
 
 @dataclass(frozen=True)
-class Job:
-    """A checked configuration, with what was loaded to check it."""
+class Source:
+    """Where a transferred reward comes from.
 
-    config: TrainConfig
+    ``act`` is the source's policy on observations in the environment's units; ``description``
+    goes into result.json.
+    """
+
+    act: Callable[[np.ndarray, int], np.ndarray]
+    description: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked configuration (of a verb that runs), with what was loaded to check it."""
+
+    config: Any
     spec: EnvSpec
     demos: Demonstrations
     expert: ExpertData
     learner: Learner
     directory: RunDirectory
     document: dict[str, Any]
+    source: "Source | None" = None
 
     @property
     def again(self) -> str:
         """The command that goes on with the run."""
-        return rundir.command(dataclasses.replace(self.config, resume=True))
+        begun = self.document["command"]
+        return begun if self.config.resume else f"{begun} --resume"
 
 
 def check(config: TrainConfig) -> Job:
@@ -90,34 +110,52 @@ def check(config: TrainConfig) -> Job:
     Raises:
         MairlError: whatever a user can have got wrong, with the remedy.
     """
-    _check_run(config)
-    _check_settings(config.algo)
+    _check_algorithm(config)
+    check_settings(config)
     spec = envs.make_spec(config.env_id)
     demos = demonstrations.find_demonstrations(config.demos, spec)
     expert = demonstrations.subsample(demos, config.episodes, config.every, config.seed)
     learner = Learner(find(config.algorithm), config.algo, spec, expert, config.steps, config.seed)
     document = rundir.describe(config, {"source": demos.source, "sha256": demos.sha256})
     directory = RunDirectory(config.path)
-    job = Job(config, spec, demos, expert, learner, directory, document)
-    if config.resume:
-        directory.resume(document)
+    return claim(Job(config, spec, demos, expert, learner, directory, document))
+
+
+def claim(job: Job) -> Job:
+    """Take the run directory, new or resumed.
+
+    Raises:
+        MairlError: as ``RunDirectory.begin`` and ``RunDirectory.resume``.
+    """
+    if job.config.resume:
+        job.directory.resume(job.document)
     else:
-        directory.begin(document, job.again)
+        job.directory.begin(job.document, job.again)
     return job
 
 
-def _check_run(config: TrainConfig) -> None:
-    presets, algo = find(config.algorithm).PRESETS, config.algo
+def _check_algorithm(config: TrainConfig) -> None:
+    presets = find(config.algorithm).PRESETS
     if config.preset not in presets:
         raise MairlError(
             f"--preset {config.preset} is not one of {config.algorithm}'s; choose "
             f"{' or '.join(presets)}"
         )
-    if type(algo) is not type(presets["default"]):
+    if type(config.algo) is not type(presets["default"]):
         raise MairlError(
-            f"the settings are {type(algo).__name__}, but {config.algorithm} takes "
+            f"the settings are {type(config.algo).__name__}, but {config.algorithm} takes "
             f"{type(presets['default']).__name__}: give that, or another algorithm"
         )
+
+
+def check_settings(config: Any) -> None:
+    """Check seed, steps, evaluations and the algorithm's settings of a configuration.
+
+    Raises:
+        MairlError: a number that cannot be.
+    """
+    algo = config.algo
+    _check_settings(algo)
     for name, least in {"seed": 0, "evaluations": 1, "eval_episodes": 1}.items():
         _check_least(f"--{name.replace('_', '-')}", getattr(config, name), least)
     random, once = algo.warmup_steps, algo.num_envs

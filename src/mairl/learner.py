@@ -48,6 +48,9 @@ class Learner:
     ):
         """Call :meth:`begin` or :meth:`resume` next.
 
+        ``algorithm`` has the functions initialize, update, explore and exploit of
+        ``algorithms.mairl``.
+
         Raises:
             MairlError: settings with which no networks can be built.
         """

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +32,12 @@ def load(path: str | Path) -> "Model":
         raise MairlError(
             f"the run in {path} has no policy yet: it is saved at each evaluation; let it go on"
         )
-    policy, reward, normalizer, spec, seed = _read(directory)
+    parts, spec, seed = read_parts(directory.policy, "policy", "normalizer")
+    reward = None
+    if directory.reward.with_suffix(".json").exists():
+        reward = read_parts(directory.reward, "reward", "normalizer")[0]["reward"]
     use_compilation_cache()
-    return Model(policy, reward, normalizer, spec, seed)
+    return Model(parts["policy"], reward, parts["normalizer"], spec, seed)
 
 
 class Model:
@@ -176,31 +179,36 @@ def _g(reward: AIRLReward, normalizer: Normalizer, batch: Transition) -> jax.Arr
     return reward.g(normalizer.normalize(batch.obs), batch.action)
 
 
-def _read(
-    directory: RunDirectory,
-) -> tuple[Policy, AIRLReward | None, Normalizer, EnvSpec, int]:
-    """What a run handed on: policy, reward if it learns one, normalizer; its spec and seed."""
-    path = directory.policy
+class Parts(NamedTuple):
+    """Parts of a state by name, with the spec and seed of the run that handed them on."""
+
+    parts: dict[str, Any]
+    spec: EnvSpec
+    seed: int
+
+
+def read_parts(path: Path, *names: str) -> Parts:
+    """The named parts that make up one artifact.
+
+    Raises:
+        MairlError: as ``checkpoint.load_artifact``, or the artifact is of another version.
+    """
     arrays, meta = load_artifact(path)
     try:
-        spec = _from_dict(EnvSpec, meta["spec"])
-        algorithm = find(meta["algorithm"])
-        config = _from_dict(type(algorithm.PRESETS["default"]), meta["config"])
+        spec = from_dict(EnvSpec, meta["spec"])
+        # What a transfer learns has the form of what MAIRL does.
+        name = meta["algorithm"]
+        algorithm = find("mairl" if name == "transfer" else name)
+        config = from_dict(type(algorithm.PRESETS["default"]), meta["config"])
         seed = int(meta["seed"])
         state = _structure(algorithm, config, spec)
-        normalizer = {"normalizer": state.normalizer}
-        policy = _fill({"policy": state.params.policy, **normalizer}, arrays)
-        reward = None
-        if hasattr(state.params, "reward"):
-            path = directory.reward
-            arrays, meta = load_artifact(path)
-            reward = _fill({"reward": state.params.reward, **normalizer}, arrays)["reward"]
+        like = {**state._asdict(), **state.params._asdict()}
+        return Parts(_fill({name: like[name] for name in names}, arrays), spec, seed)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MairlError(
-            f"{path}.json does not describe a {path.name} of this version ({error}); load it "
-            f"with mairl {meta['versions'].get('mairl')}, or copy both files again"
+            f"{path}.json does not describe a {names[0]} of this version ({error}); load it with "
+            f"mairl {meta['versions'].get('mairl')}, or copy both files again"
         ) from error
-    return policy["policy"], reward, policy["normalizer"], spec, seed
 
 
 def _structure(algorithm: Algorithm, config: Settings, spec: EnvSpec) -> Any:
@@ -230,7 +238,7 @@ def _fill(like: Any, arrays: dict[str, np.ndarray]) -> Any:
     return structure.unflatten([jnp.asarray(arrays[name]) for name in names])
 
 
-def _from_dict(kind: type, values: dict[str, Any]) -> Any:
+def from_dict(kind: type, values: dict[str, Any]) -> Any:
     """A (nested) dataclass from what JSON keeps of it."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
     if set(values) - set(fields):
@@ -239,7 +247,7 @@ def _from_dict(kind: type, values: dict[str, Any]) -> Any:
     def value(name: str, raw: Any) -> Any:
         make = fields[name].default_factory
         if make is not dataclasses.MISSING and isinstance(raw, dict):
-            return _from_dict(type(make()), raw)
+            return from_dict(type(make()), raw)
         return tuple(raw) if isinstance(raw, list) else raw
 
     return kind(**{name: value(name, raw) for name, raw in values.items()})

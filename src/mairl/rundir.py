@@ -29,6 +29,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.policy = self.path / "policy"  # .safetensors and .json, both
         self.reward = self.path / "reward"
+        self.dynamics = self.path / "dynamics"
         self.result = self.path / "result.json"
         self.curve = self.path / "curve.png"
         self.summary = self.path / "summary.txt"
@@ -119,10 +120,16 @@ def versions() -> dict[str, str]:
 
 
 def command(config: Any) -> str:
-    """The command that trains with this configuration; only what differs from defaults."""
-    parts = ["mairl", "train", config.env_id]
-    plain = type(config)(config.env_id, algorithm=config.algorithm, preset=config.preset)
-    return shlex.join([*parts, *_options(config, plain, "")])
+    """The command of this configuration; of options only what differs from defaults."""
+    positional = [
+        getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    names = {field.name for field in dataclasses.fields(config)}
+    decided = {name: getattr(config, name) for name in _DECIDE_DEFAULTS if name in names}
+    plain = type(config)(*positional, **decided)
+    return shlex.join(["mairl", config.verb, *positional, *_options(config, plain, "")])
 
 
 _DECIDE_DEFAULTS = {"algorithm": ("--algo", "mairl"), "preset": ("--preset", "default")}

@@ -80,16 +80,19 @@ def train(
         Interrupted: Ctrl-C; the run was saved, and the message says how to go on.
     """
     started = time.perf_counter() if started is None else started
-    console = console or Console()
     use_compilation_cache()
-    job = check(config)
-    directory, algo = job.directory, config.algo
+    return run(check(config), console or Console(), started)
+
+
+def run(job: Job, console: Console, started: float) -> Run:
+    """Do a checked job, from its beginning or its last checkpoint (see :func:`train`)."""
+    config, directory = job.config, job.directory
     if directory.result.exists():
         console.print(f"The run in {directory.path} is finished: {directory.result} says how.")
         return Run(directory.path, rundir.read_json(directory.result))
     with (
         Interrupts() as interrupts,
-        envs.Collector(config.env_id, job.spec, config.seed, algo.num_envs) as collector,
+        envs.Collector(config.env_id, job.spec, config.seed, config.algo.num_envs) as collector,
         Progress(console, config.env_id, config.steps) as progress,
     ):
         training = _Training(job, progress, started)
@@ -277,6 +280,9 @@ class _Training:
         # At the first evaluation, not before the first update: that is what a user waits for.
         self._progress.say("Measuring random actions")
         self._scores.measure_random()
+        if self._job.source is not None:
+            self._progress.say("Measuring the source's policy here")
+            self._scores.measure_source(self._job.source.act)
         self._progress.say("Cloning the same demonstrations, for comparison")
         self._scores.measure_clone(self._job.expert.transition, self._learner.key("clone", 0))
         self._progress.baselines(self._scores.baselines)
@@ -295,6 +301,9 @@ class _Training:
         if hasattr(params, "reward"):
             reward = {"reward": params.reward, "normalizer": normalizer}
             save_artifact(self._directory.reward, reward, meta)
+        if hasattr(params, "dynamics"):
+            dynamics = {"dynamics": params.dynamics, "delta_scale": self._learner.state.delta_scale}
+            save_artifact(self._directory.dynamics, {**dynamics, "normalizer": normalizer}, meta)
 
     def _result(self, entry: dict[str, Any]) -> dict[str, Any]:
         config, expert, learner = self._job.config, self._job.expert, self._learner
@@ -311,6 +320,7 @@ class _Training:
                 "every": expert.every,
                 "transitions": len(expert.transition.obs),
             },
+            **({} if self._job.source is None else {"source": self._job.source.description}),
             "env_steps": learner.env_steps,
             "updates": learner.updates,
             "wall_seconds": round(wall, 2),

@@ -114,6 +114,14 @@ class MAIRLConfig:
 
 PRESETS: dict[str, MAIRLConfig] = {
     "default": MAIRLConfig(),
+    # A reward to carry elsewhere: AIRL's own logit and the maximum-entropy policy it assumes, with
+    # which g does not flatten as the policy becomes the expert's (docs/transfer.md).
+    "transferable": MAIRLConfig(
+        reward=RewardConfig(
+            state_only=True, shaping=True, log_prob=True, bound=20.0, positive=False
+        ),
+        policy=PolicyConfig(temperature=1.0, temperature_rate=0.0, cloning=0.0),
+    ),
     # The authors' settings (Sun et al. 2021 and their code); docs/departures.md says what differs.
     "paper": MAIRLConfig(
         batch_size=1024,

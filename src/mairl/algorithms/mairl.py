@@ -38,7 +38,17 @@ from mairl.rollout import anchored, imagine
 from mairl.types import EnvSpec, Metrics, Transition
 from mairl.value import ActionValue, polyak
 
-__all__ = ["PRESETS", "MAIRLConfig", "State", "exploit", "explore", "initialize", "update"]
+__all__ = [
+    "PRESETS",
+    "Learner",
+    "MAIRLConfig",
+    "State",
+    "Step",
+    "exploit",
+    "explore",
+    "initialize",
+    "update",
+]
 
 
 class Parameters(NamedTuple):
@@ -75,17 +85,18 @@ def initialize(
     random: Transition,
     expert_ended: float,
     *,
+    normalizer: Normalizer | None = None,
     key: Key[Array, ""],
 ) -> State:
     """Fresh networks, and the scales of observations and of their changes.
 
     ``expert`` and ``random`` are transitions ``[N, ...]`` in the environment's units; scales are
-    those of an even mixture of both, and stay fixed.
+    those of an even mixture of both, and stay fixed. A ``normalizer`` that is given is kept.
     """
     keys = split(key, "dynamics", "reward", "value", "policy")
     obs, action = spec.obs_size, spec.action_size
     d, r, v, p = config.dynamics, config.reward, config.value, config.policy
-    normalizer = fit(expert.obs, random.obs)
+    normalizer = normalizer or fit(expert.obs, random.obs)
     params = Parameters(
         dynamics=Ensemble(
             lambda key: make_dynamics(d.kind, obs, action, d.width, d.depth, key=key),
@@ -139,15 +150,17 @@ def update(
     *,
     iterations: int,
     key: Key[Array, ""],
+    steps: type["Step"] | None = None,
 ) -> tuple[State, Metrics]:
     """``iterations`` rounds of all four steps in one program; metrics are their means.
 
     ``progress`` is the share of the environment steps already taken (0 to 1): learning rates of
-    reward and policy fall with it, so that what is handed over at the end is settled.
+    reward and policy fall with it, so that what is handed over at the end is settled. ``steps``
+    are other four steps than :class:`Step`'s (see ``algorithms.transfer``).
     """
-    step = _Step(config, spec, state, replay, expert, progress)
+    step = (steps or Step)(config, spec, state, replay, expert, progress)
 
-    def iteration(learner: _Learner, key: Key[Array, ""]) -> tuple[_Learner, Metrics]:
+    def iteration(learner: Learner, key: Key[Array, ""]) -> tuple[Learner, Metrics]:
         keys = split(key, "dynamics", "reward", "value", "policy")
         metrics: Metrics = {}
         for name in ("dynamics", "reward", "value", "policy"):
@@ -155,19 +168,19 @@ def update(
             metrics |= new
         return learner, metrics
 
-    learner = _Learner(state.params, state.target_value, state.optimizers)
+    learner = Learner(state.params, state.target_value, state.optimizers)
     learner, metrics = jax.lax.scan(iteration, learner, jax.random.split(key, iterations))
     return state._replace(**learner._asdict()), jax.tree.map(jnp.mean, metrics)
 
 
-class _Learner(NamedTuple):
+class Learner(NamedTuple):
     """The part of the state that an iteration changes."""
 
     params: Parameters
     target_value: ActionValue
     optimizers: Parameters
 
-    def descend(self, name: str, rate, loss) -> tuple["_Learner", Metrics]:
+    def descend(self, name: str, rate, loss) -> tuple["Learner", Metrics]:
         """One Adam step of the part ``name`` on ``loss(part) -> (value, metrics)``."""
         part = getattr(self.params, name)
         (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(part)
@@ -180,7 +193,7 @@ class _Learner(NamedTuple):
         ), metrics
 
 
-class _Step:
+class Step:
     """The four steps of an iteration: ``(learner, key) -> (learner, metrics)``.
 
     Holds what stays the same during one call of ``update``.
@@ -200,11 +213,11 @@ class _Step:
             else config.policy.target_entropy * spec.action_size
         )
 
-    def dynamics(self, learner: _Learner, key):
+    def dynamics(self, learner: Learner, key):
         """Each member fits its own draw: half of it replayed, half demonstrated transitions."""
         c = self.config.dynamics
 
-        def step(learner: _Learner, key):
+        def step(learner: Learner, key):
             keys = split(key, "expert", "replay")
             rows = c.members * c.batch_size // 2
             both = self._expert(keys["expert"], rows), self._replay(keys["replay"], rows)
@@ -220,7 +233,7 @@ class _Step:
 
         return _repeat(step, learner, c.steps, key)
 
-    def reward(self, learner: _Learner, key):
+    def reward(self, learner: Learner, key):
         """Demonstrations against replayed transitions and the current policy's imagined ones."""
         c = self.config.reward
         keys = split(key, "expert", "replay", "imagined", "loss")
@@ -250,11 +263,11 @@ class _Step:
             ),
         )
 
-    def value(self, learner: _Learner, key):
+    def value(self, learner: Learner, key):
         """Temporal difference of the bounded reward; half of each batch is demonstrations."""
         c = self.config.value
 
-        def step(learner: _Learner, key):
+        def step(learner: Learner, key):
             keys = split(key, "batch", "loss")
             batch = self._mixed(keys["batch"])
             params, target = learner.params, learner.target_value
@@ -283,7 +296,7 @@ class _Step:
 
         return _repeat(step, learner, c.steps, key)
 
-    def policy(self, learner: _Learner, key):
+    def policy(self, learner: Learner, key):
         """Climb the objective's own gradient, held near the demonstrations where they are.
 
         Then move the temperature to its target.
@@ -335,7 +348,7 @@ class _Step:
             learner = learner._replace(params=learner.params._replace(log_temperature=lower))
         return learner, metrics
 
-    def _imagined(self, learner: _Learner, horizon: int, key):
+    def _imagined(self, learner: Learner, horizon: int, key):
         """Transitions of the current policy in the model, flat, and how alive each is."""
         batch_key, rollout_key = jax.random.split(key)
         starts = self._deal(self._mixed(batch_key).obs[::2])
@@ -380,7 +393,7 @@ class _Step:
         return batch._replace(obs=normalize(batch.obs), next_obs=normalize(batch.next_obs))
 
 
-def _repeat(step, learner: _Learner, steps: int, key) -> tuple[_Learner, Metrics]:
+def _repeat(step, learner: Learner, steps: int, key) -> tuple[Learner, Metrics]:
     """``steps`` times ``step(learner, key)``, unrolled: an inner loop would copy all parameters."""
     if not steps:
         return learner, {}

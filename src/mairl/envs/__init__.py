@@ -14,6 +14,7 @@ from mairl.envs.gymnasium import (
     sample_random,
 )
 from mairl.envs.table import transition_table
+from mairl.envs.tasks import register_tasks
 
 __all__ = [
     "Act",
@@ -29,3 +30,5 @@ __all__ = [
     "sample_random",
     "transition_table",
 ]
+
+register_tasks()

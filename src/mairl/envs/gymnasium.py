@@ -6,8 +6,12 @@ rewards. Evaluation is the one user of the true reward (:func:`evaluate_episodes
 Every episode starts from an explicit seed made from (run seed, stream, environment, episode),
 so that it does not depend on what happened before; the streams' seeds never meet, so nothing
 is evaluated on an episode it was trained on.
+
+Wherever an id is asked for, arguments of ``gymnasium.make`` may follow it:
+``mairl/Hopper-v0?gravity=0.5,mass=2``. They are part of the task's name from then on.
 """
 
+import ast
 import contextlib
 import difflib
 import importlib
@@ -457,8 +461,10 @@ def _describe(env: gym.Env, env_id: str) -> EnvSpec:
             raise MairlError(f"{env_id}: the {name} space is empty; there is nothing to learn")
     made = env.spec
     # Keeps the "module:" in front, which a later process needs to find the id again.
-    module = env_id.rpartition(":")[0]
-    name = env_id if made is None else f"{module}:{made.id}" if module else made.id
+    bare, mark, arguments = env_id.partition("?")
+    module = bare.rpartition(":")[0]
+    name = bare if made is None else f"{module}:{made.id}" if module else made.id
+    name += mark + arguments
     limit = None if made is None else made.max_episode_steps
     limit = limit if limit and limit > 0 else None
     if isinstance(action_space, spaces.Discrete):
@@ -501,7 +507,8 @@ def _size(space: spaces.Box) -> int:
 
 
 def _make(env_id: str, env_kwargs: Mapping[str, Any] | None) -> gym.Env:
-    kwargs = dict(env_kwargs or {})
+    env_id, asked = _split_id(env_id)
+    kwargs = {**asked, **(env_kwargs or {})}
     try:
         with _quiet_mujoco(env_id):
             # The checker looks at every observation again, in Python; _Env checks what matters.
@@ -525,6 +532,24 @@ def _make(env_id: str, env_kwargs: Mapping[str, Any] | None) -> gym.Env:
             f"environment {env_id!r} could not be made with arguments {kwargs}: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _split_id(env_id: str) -> tuple[str, dict[str, Any]]:
+    """``id?name=value,name=value`` as the id and its arguments: Python literals, or words."""
+    name, _, query = env_id.partition("?")
+    arguments: dict[str, Any] = {}
+    for part in filter(None, query.split(",")):
+        key, equals, text = part.partition("=")
+        if not (equals and key.isidentifier() and text):
+            raise MairlError(
+                f"environment {env_id!r}: {part!r} is not an argument; write 'id?name=value', "
+                "and commas between several"
+            )
+        try:
+            arguments[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            arguments[key] = text
+    return name, arguments
 
 
 def _near(env_id: str, prefix: str) -> str:
@@ -553,7 +578,8 @@ def _quiet_mujoco(env_id: str) -> Iterator[None]:
     """
     spec = gym.registry.get(env_id.rpartition(":")[2])
     try:
-        if "mujoco" not in str(spec and spec.entry_point).lower():
+        entry_point = str(spec and spec.entry_point).lower()
+        if not ("mujoco" in entry_point or "mairl.envs." in entry_point):
             raise ImportError
         mujoco: Any = importlib.import_module("mujoco")
         previous = mujoco.get_mju_user_warning()

@@ -6,6 +6,7 @@ from typing import Any
 
 LINES = (
     ("expert_return", "expert", "#222222", "-"),
+    ("source_return_mean", "source's policy, carried over", "#dd8452", "-."),
     ("bc_return_mean", "cloning, same demonstrations", "#c44e52", "--"),
     ("random_return", "random actions", "#8c8c8c", ":"),
 )

@@ -14,16 +14,20 @@ def summarize(result: Mapping[str, Any], path: Path, alarms: Sequence[str] = ())
     demos = result["demos"]
     episodes = f"{demos['episodes']} episode{'s' if demos['episodes'] != 1 else ''}"
     kept = "" if demos["every"] == 1 else f", every {demos['every']}th"
+    data = f"{demos['transitions']} transitions of {episodes}{kept} ({demos['source']})"
+    origin = data
+    if (source := result.get("source")) is not None:
+        origin = f"the reward of {source['run']} ({source['env_id']}, {data})"
     lines = [
-        f"Learned {result['env_id']} from {demos['transitions']} transitions of {episodes}{kept} "
-        f"({demos['source']}), in {result['env_steps']} environment steps and "
-        f"{_duration(result['wall_seconds'])}.",
+        f"Learned {result['env_id']} from {origin}, in {result['env_steps']} environment steps "
+        f"and {_duration(result['wall_seconds'])}.",
         "",
         f"  this policy     {result['return_mean']:10.1f} ± {result['return_std']:.1f}"
         f"{_share(result['normalized_return'])}   20 new episodes, deterministic actions",
     ]
     for label, name, share in (
         ("expert", "expert_return", None),
+        ("source's policy", "source_return_mean", result.get("source_normalized_return")),
         ("cloning", "bc_return_mean", result.get("bc_normalized_return")),
         ("random actions", "random_return", None),
     ):
@@ -49,6 +53,11 @@ def summarize(result: Mapping[str, Any], path: Path, alarms: Sequence[str] = ())
 def _verdict(result: Mapping[str, Any]) -> str:
     """Honest: what the numbers say, and no more."""
     share, clone = result["normalized_return"], result.get("bc_normalized_return")
+    if share is None and result.get("source") is not None:
+        return (
+            "No expert's return is known here, so how near this is to one cannot be said"
+            + _beside_source(result["return_mean"], result["source_return_mean"])
+        )
     if share is None:
         return (
             "The demonstrations carry no rewards, so how near this is to the expert cannot be "
@@ -70,6 +79,11 @@ def _verdict(result: Mapping[str, Any]) -> str:
     if share < REACHED:
         text += " More --steps or more demonstrated --episodes may help."
     return text
+
+
+def _beside_source(value: float, source: float) -> str:
+    better = "better" if value > source else "no better"
+    return f"; it is {better} than the source's policy."
 
 
 def _beside_clone(value: float, clone: float | None, close: float = 0.0) -> str:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 def shipped() -> list[str]:
     """Names of the shipped sets, sorted; each is the id of the task it was recorded in."""
-    names = (entry.name for entry in files(__name__).iterdir())
+    # One folder for each namespace of ids.
+    names = [entry.name for entry in files(__name__).iterdir()]
+    names += [f"mairl/{entry.name}" for entry in (files(__name__) / "mairl").iterdir()]
     return sorted(name.removesuffix(".npz") for name in names if name.endswith(".npz"))
 
 

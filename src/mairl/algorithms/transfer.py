@@ -1,0 +1,98 @@
+"""A frozen reward in another environment: MAIRL with the reward step left out.
+
+    dynamics   fit F(s, a) to the target's replay alone
+    value      Q of the frozen g, on replay
+    policy     climb that reward through rollouts and Q, as ``algorithms.mairl`` does
+
+The source's demonstrations take no part: their next observations are those of other dynamics,
+which would spoil model and value, and their actions are what the changed body or maze makes
+wrong. What the source knew enters through g alone, and through warm starts where asked for.
+
+Observations keep the source's scales, since those are what g was learned on.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import equinox as eqx
+from jaxtyping import Array, Float, Key
+
+from mairl.algorithms import mairl
+from mairl.algorithms.config import MAIRLConfig, PolicyConfig
+from mairl.algorithms.mairl import Learner, State
+from mairl.dynamics import Ensemble
+from mairl.normalizer import Normalizer
+from mairl.policies import Policy
+from mairl.rewards import AIRLReward
+from mairl.types import EnvSpec, Metrics, Transition
+
+PRESETS = {
+    "default": MAIRLConfig(
+        policy=PolicyConfig(temperature=1.0, temperature_rate=0.0, cloning=0.0),
+    )
+}
+"""There is nothing to clone; and the reward is in units of the temperature it was learned at."""
+
+
+class WarmStart(NamedTuple):
+    """What the source learned beside its reward; ``delta_scale`` is the model's unit."""
+
+    dynamics: Ensemble
+    policy: Policy
+    delta_scale: Float[Array, " obs"]
+
+
+class TransferStep(mairl.Step):
+    """MAIRL's steps without the reward's, on replay alone."""
+
+    def reward(self, learner: Learner, key: Key[Array, ""]) -> tuple[Learner, Metrics]:
+        """The reward stays as it is."""
+        return learner, {}
+
+    def value(self, learner: Learner, key: Key[Array, ""]) -> tuple[Learner, Metrics]:
+        """As in MAIRL; there is no expert to report the reward of."""
+        learner, metrics = super().value(learner, key)
+        metrics.pop("reward/mean_expert", None)
+        return learner, metrics
+
+    def _expert(self, key: Key[Array, ""], n: int) -> Transition:
+        return self._replay(key, n)
+
+
+class Transfer:
+    """The algorithm, for one source; ``explore`` and ``exploit`` are MAIRL's."""
+
+    PRESETS = PRESETS
+    explore = staticmethod(mairl.explore)
+    exploit = staticmethod(mairl.exploit)
+    update = staticmethod(partial(mairl.update, steps=TransferStep))
+
+    def __init__(self, reward: AIRLReward, normalizer: Normalizer, warm: WarmStart | None = None):
+        """Keep g of ``reward``: its potential spoke of the source's dynamics."""
+        shaped = reward.potential is not None
+        self._reward = eqx.tree_at(lambda r: r.potential, reward, None) if shaped else reward
+        self._normalizer, self._warm = normalizer, warm
+
+    def initialize(
+        self,
+        config: MAIRLConfig,
+        spec: EnvSpec,
+        expert: Transition,
+        random: Transition,
+        expert_ended: float,
+        *,
+        key: Key[Array, ""],
+    ) -> State:
+        """The source's reward and scales; fresh networks, or the source's where warm.
+
+        ``expert_ended`` is that of the source's demonstrations: an end counts as it did there.
+        """
+        state = mairl.initialize(
+            config, spec, random, random, expert_ended, normalizer=self._normalizer, key=key
+        )
+        params = state.params._replace(reward=self._reward)
+        if self._warm is None:
+            return state._replace(params=params)
+        dynamics, policy, delta_scale = self._warm
+        params = params._replace(dynamics=dynamics, policy=policy)
+        return state._replace(params=params, delta_scale=delta_scale)

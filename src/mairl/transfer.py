@@ -1,0 +1,223 @@
+"""``mairl transfer``: what a run has learned to want, pursued in another environment.
+
+The reward's g is read from the run and frozen; the target's dynamics, critics and policy are
+learned afresh by the same machinery, in the same kind of run directory (``training``).
+"""
+
+import dataclasses
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+
+from mairl import demos as demonstrations
+from mairl import envs, rundir
+from mairl.algorithms.config import MAIRLConfig
+from mairl.algorithms.transfer import PRESETS, Transfer, WarmStart
+from mairl.compilation import use_compilation_cache
+from mairl.demos import Demonstrations, ExpertData
+from mairl.demos.data import shipped
+from mairl.job import Job, Source, check_settings, claim
+from mairl.learner import Learner
+from mairl.model import from_dict, read_parts
+from mairl.rundir import RunDirectory
+from mairl.training import Run, run
+from mairl.types import EnvSpec, MairlError
+
+DEFAULT = PRESETS["default"]
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """What a transfer does."""
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run directory whose reward is used."""
+    env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
+    """The target: a Gymnasium id, of the same observations and kind of actions."""
+    warm_start: bool = False
+    """Begin with the run's policy and model instead of fresh ones."""
+    steps: int = 30_000
+    """Environment steps to take, random ones at the start included."""
+    seed: int = 0
+    """Everything random follows from it."""
+    out: str | None = None
+    """Run directory; None: runs/<environment>-transfer-s<seed>."""
+    resume: bool = False
+    """Go on with the run in the run directory."""
+    evaluations: int = 20
+    """How often to evaluate, evenly over the steps."""
+    eval_episodes: int = 5
+    """Episodes of an evaluation; the final one has 20."""
+    algo: Annotated[MAIRLConfig, tyro.conf.arg(name="")] = DEFAULT
+    """The algorithm's settings. What the reward is and how it is bounded is the run's; so are,
+    with --warm-start, the sizes of policy and model."""
+
+    verb: ClassVar[str] = "transfer"
+    algorithm: ClassVar[str] = "transfer"
+    preset: ClassVar[str] = "default"
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        name = re.sub(r"[/:?]", "-", self.env_id)
+        return Path(self.out or f"runs/{name}-transfer-s{self.seed}")
+
+
+def transfer(
+    config: TransferConfig, *, console: Console | None = None, started: float | None = None
+) -> Run:
+    """Learn a policy in ``config.env_id`` by the reward of ``config.run``.
+
+    ``console`` and ``started`` are as for :func:`mairl.train`.
+
+    Raises:
+        MairlError, Diverged, Interrupted: as :func:`mairl.train`; also a run that is not there,
+            unfit, or of other spaces than the target's.
+    """
+    started = time.perf_counter() if started is None else started
+    console = console or Console()
+    use_compilation_cache()
+    job = check(config)
+    assert job.source is not None
+    for warning in job.source.description["warnings"]:
+        console.print(f"! {warning}")
+    return run(job, console, started)
+
+
+def check(config: TransferConfig) -> Job:
+    """Load and check all that a transfer needs, and claim its directory.
+
+    Raises:
+        MairlError: whatever a user can have got wrong, with the remedy.
+    """
+    check_settings(config)
+    if config.algo.reward != DEFAULT.reward:
+        raise MairlError("the reward of a transfer is the run's: leave out --reward.*")
+    if config.algo.policy.cloning:
+        raise MairlError("there is nothing to clone in a transfer: leave out --policy.cloning")
+    directory = RunDirectory(config.run)
+    origin = _origin(directory)
+    parts, spec, _ = read_parts(directory.policy, "policy", "normalizer")
+    reward = read_parts(directory.reward, "reward", "normalizer")[0]
+    target = envs.make_spec(config.env_id)
+    _check_spaces(spec, target, config.run)
+    demos, expert = _demonstrations(origin, spec)
+    warm = None
+    algo = _settings(config, from_dict(MAIRLConfig, origin["algo"]))
+    if config.warm_start:
+        model = read_parts(directory.dynamics, "dynamics", "delta_scale", "normalizer")[0]
+        warm = WarmStart(model["dynamics"], parts["policy"], model["delta_scale"])
+    method = Transfer(reward["reward"], reward["normalizer"], warm)
+    learner = Learner(method, algo, target, expert, config.steps, config.seed)
+    description = {
+        "run": config.run,
+        "env_id": spec.env_id,
+        "env_steps": origin["steps"],
+        "seed": origin["seed"],
+        "state_only": reward["reward"].state_only,
+        "warm_start": config.warm_start,
+        "warnings": _warnings(reward["reward"].state_only, config.run),
+    }
+    # The run may be moved, its reward may not change: by its hash, not by its name.
+    settings = dataclasses.replace(config, algo=algo)
+    document = rundir.describe(
+        settings,
+        {
+            "source": demos.source,
+            "sha256": demos.sha256,
+            "reward_sha256": rundir.read_json(directory.reward.with_suffix(".json"))["sha256"],
+        },
+    )
+    document["config"].pop("run")
+    document["command"] = rundir.command(config)
+    demos = dataclasses.replace(demos, expert_return=_expert_return(target))
+    source = Source(_policy(parts), description)
+    out = RunDirectory(config.path)
+    return claim(Job(settings, target, demos, expert, learner, out, document, source))
+
+
+def _origin(directory: RunDirectory) -> dict[str, Any]:
+    """The settings of the source run."""
+    if not directory.path.is_dir():
+        raise MairlError(f"there is no run directory {directory.path}; check the path")
+    if not directory.reward.with_suffix(".json").exists() and directory.config.exists():
+        raise MairlError(
+            f"the run in {directory.path} has no reward yet: it is saved at each evaluation; "
+            "let it go on"
+        )
+    origin = rundir.read_json(directory.config).get("config", {})
+    if not {"env_id", "demos", "episodes", "every", "seed", "steps", "algo"} <= set(origin):
+        raise MairlError(
+            f"{directory.config} is not that of a run of mairl train; a reward is transferred "
+            "from the run that learned it"
+        )
+    return origin
+
+
+def _check_spaces(source: EnvSpec, target: EnvSpec, run: str) -> None:
+    for name, what in (
+        ("obs_size", "observation size"),
+        ("action_size", "action size"),
+        ("discrete", "discrete actions"),
+    ):
+        there, here = getattr(source, name), getattr(target, name)
+        if there != here:
+            raise MairlError(
+                f"the reward of {run} was learned in {source.env_id} ({what}: {there}), but "
+                f"{target.env_id} has {here}; choose a target with the same observations and "
+                "actions"
+            )
+
+
+def _demonstrations(origin: dict[str, Any], spec: EnvSpec) -> tuple[Demonstrations, ExpertData]:
+    """What the source learned from: to clone for comparison, and how its expert's episodes end."""
+    demos = demonstrations.find_demonstrations(origin["demos"], spec)
+    return demos, demonstrations.subsample(
+        demos, origin["episodes"], origin["every"], origin["seed"]
+    )
+
+
+def _settings(config: TransferConfig, source: MAIRLConfig) -> MAIRLConfig:
+    """The algorithm's settings with what must be the source's."""
+    algo = dataclasses.replace(
+        config.algo, reward=dataclasses.replace(source.reward, shaping=False)
+    )
+    if not config.warm_start:
+        return algo
+    sizes = {name: getattr(source.dynamics, name) for name in ("kind", "width", "depth", "members")}
+    return dataclasses.replace(
+        algo,
+        dynamics=dataclasses.replace(algo.dynamics, **sizes),
+        policy=dataclasses.replace(
+            algo.policy, hidden=source.policy.hidden, dropout=source.policy.dropout
+        ),
+    )
+
+
+def _expert_return(target: EnvSpec) -> float | None:
+    """That of the target's own expert, where demonstrations of it are shipped."""
+    if target.env_id.rpartition(":")[2] not in shipped():
+        return None
+    return demonstrations.find_demonstrations(None, target).expert_return
+
+
+def _policy(parts: dict[str, Any]) -> Any:
+    mode = jax.jit(lambda obs: parts["policy"].mode(parts["normalizer"].normalize(obs)))
+    return lambda obs, _: np.asarray(mode(obs))
+
+
+def _warnings(state_only: bool, run: str) -> list[str]:
+    if state_only:
+        return []
+    return [
+        f"The reward of {run} sees actions too, so it may hold on to how the source's dynamics "
+        "had to be steered. A reward made to be transferred comes from mairl train ... "
+        "--preset transferable."
+    ]

@@ -1,0 +1,217 @@
+"""mairl transfer: a frozen reward in another environment, through the command."""
+
+import functools
+import json
+import shlex
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mairl
+from mairl import cli, evaluate, replay, training
+from mairl.algorithms import bc
+from mairl.algorithms import mairl as algorithm
+from mairl.algorithms.config import MAIRLConfig, RewardConfig
+from mairl.algorithms.transfer import Transfer, WarmStart
+from mairl.normalizer import Normalizer
+from mairl.transfer import _warnings as warnings_of
+from mairl.types import EnvSpec, Transition
+
+SMALL = shlex.split(
+    "--steps 240 --warmup-steps 100 --collect-steps 20 --iterations 0.2 --batch-size 16 "
+    "--evaluations 2 --eval-episodes 1 --policy.hidden 8 --value.hidden 8 --dynamics.width 8 "
+    "--dynamics.depth 1 --dynamics.members 2 --dynamics.batch-size 8"
+)
+TASK = "mairl/GridWorld-v0"
+BOX = EnvSpec("Box-v0", 3, 2, False, (-1.0, -1.0), (1.0, 1.0))
+
+
+@pytest.fixture(autouse=True)
+def quick_cloning(monkeypatch):
+    small = functools.partial(bc.BCConfig, hidden=(8,), iterations=5, batch_size=8)
+    monkeypatch.setattr(evaluate.bc, "BCConfig", small)
+    monkeypatch.setattr(evaluate, "FINAL_EPISODES", 2)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """A run whose reward can be transferred."""
+    out = tmp_path_factory.mktemp("source") / "run"
+    options = ["--reward.hidden", "8", "--reward.state-only", "--reward.shaping"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "FINAL_EPISODES", 2)
+        small = functools.partial(bc.BCConfig, hidden=(8,), iterations=5, batch_size=8)
+        patch.setattr(evaluate.bc, "BCConfig", small)
+        # What it learns does not matter here, and not learning compiles at once.
+        patch.setattr(algorithm, "update", no_update)
+        assert cli.main(["train", TASK, *SMALL, *options, "--out", str(out)]) == 0
+    return out
+
+
+def no_update(config, spec, state, replay, expert, progress, *, iterations, key):
+    return state, {"reward/loss": progress}
+
+
+def transfer(source: Path, out: Path, *more: str, env: str = TASK) -> int:
+    return cli.main(["transfer", str(source), env, *SMALL, "--out", str(out), *more])
+
+
+def result(out: Path) -> dict:
+    return json.loads((out / "result.json").read_text())
+
+
+def refused(capsys, *arguments) -> str:
+    assert cli.main(list(map(str, arguments))) == 2
+    return capsys.readouterr().err
+
+
+# The whole way.
+
+
+def test_transfer(source, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "whole"
+    assert transfer(source, out) == 0
+    found = result(out)
+    assert (found["algorithm"], found["env_id"]) == ("transfer", TASK)
+    assert found["source"]["run"] == str(source)
+    assert found["source"]["state_only"]
+    assert found["source"]["warnings"] == []
+    # What it is measured against: all of it in the target, on the same episodes.
+    own = mairl.load(source).evaluate(2).returns.mean()
+    assert found["source_return_mean"] == pytest.approx(own)
+    for name in ("bc_return_mean", "random_return", "expert_return"):
+        assert found[name] is not None
+    assert "source's policy" in (out / "summary.txt").read_text()
+    assert (out / "curve.png").stat().st_size > 1000
+    # The reward has not moved; its potential is left behind.
+    before, after = mairl.load(source), mairl.load(out)
+    cells = np.eye(25, dtype=np.float32)
+    arguments = cells, np.zeros(25, np.int64), cells[::-1], np.zeros(25)
+    g = before.reward(*arguments, component="g")
+    assert np.ptp(g) > 0
+    np.testing.assert_array_equal(after.reward(*arguments, component="f"), g)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert any("value/loss" in line for line in lines)
+    assert not any("reward/loss" in line or "reward/mean_expert" in line for line in lines)
+
+    # Killed in the middle and gone on with, it ends in the same place.
+    again, rounds = tmp_path / "again", training._Training.round
+
+    def one_round(self):
+        if self._learner.rounds == 3:
+            self.save()
+            raise KeyboardInterrupt
+        rounds(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Training, "round", one_round)
+        assert transfer(source, again) == 130
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert shlex.split(said) == ["mairl", "transfer", *shlex.split(said)[2:]]
+    assert cli.main(shlex.split(said)[1:]) == 0
+    for name in ("policy", "reward", "dynamics"):
+        files = [run / f"{name}.safetensors" for run in (out, again)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+    # A transfer learned no reward of its own.
+    said = refused(capsys, "transfer", out, TASK, "--out", tmp_path / "third")
+    assert "is not that of a run of mairl train" in said
+    # Another reward under the same name does not go on with this run.
+    meta = json.loads((again / "config.json").read_text())
+    assert meta["demos"]["reward_sha256"] in (source / "reward.json").read_text()
+
+
+# Bad input.
+
+
+def test_refused(source, tmp_path, capsys):
+    out = tmp_path / "out"
+    said = refused(capsys, "transfer", tmp_path / "none", TASK)
+    assert "there is no run directory" in said
+    said = refused(capsys, "transfer", source, "CartPole-v1", "--out", out)
+    assert "observation size: 25" in said
+    assert "CartPole-v1 has 4" in said
+    said = refused(capsys, "transfer", source, "mairl/GridWurld-v0", "--out", out)
+    assert "nearest: 'mairl/GridWorld-v0'" in said
+    said = refused(capsys, "transfer", source, TASK, "--steps", "50", "--out", out)
+    assert "raise --steps" in said
+    said = refused(capsys, "transfer", source, TASK, "--reward.bound", "2", "--out", out)
+    assert "leave out --reward." in said
+    said = refused(capsys, "transfer", source, TASK, "--policy.cloning", "1", "--out", out)
+    assert "nothing to clone" in said
+    assert not out.exists()
+
+
+def test_damaged_reward(source, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in source.iterdir():
+        if path.is_file():
+            (copy / path.name).write_bytes(path.read_bytes())
+    data = bytearray((copy / "reward.safetensors").read_bytes())
+    data[-1] ^= 1
+    (copy / "reward.safetensors").write_bytes(bytes(data))
+    said = refused(capsys, "transfer", copy, TASK, "--out", tmp_path / "out")
+    assert "reward.safetensors is corrupt" in said
+
+
+def test_state_action_reward_is_warned_of():
+    (warning,) = warnings_of(False, "runs/x")
+    assert "runs/x" in warning
+    assert "--preset transferable" in warning
+    assert warnings_of(True, "runs/x") == []
+
+
+# The algorithm.
+
+
+def rows(n: int) -> Transition:
+    rng = np.random.default_rng(0)
+    obs, action, after = (rng.normal(size=(n, size)).astype(np.float32) for size in (3, 2, 3))
+    return Transition(obs, np.tanh(action), after, np.zeros(n, np.float32))
+
+
+def initialized(config: MAIRLConfig, warm: bool):
+    """A source's state, and that of its transfer."""
+    keys = jax.random.split(jax.random.key(0))
+    scales = Normalizer(jnp.array([1.0, 2.0, 3.0]), jnp.array([4.0, 5.0, 6.0]))
+    before = algorithm.initialize(config, BOX, rows(8), rows(8), 0.25, key=keys[0])
+    parts = before.params.dynamics, before.params.policy, before.delta_scale
+    method = Transfer(before.params.reward, scales, WarmStart(*parts) if warm else None)
+    return before, method, method.initialize(config, BOX, rows(4), rows(8), 0.25, key=keys[1])
+
+
+def same(one, other) -> bool:
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_what_is_carried_over(warm):
+    config = MAIRLConfig(reward=RewardConfig(hidden=(8,)))
+    before, _, after = initialized(config, warm)
+    assert same(before.params.reward, after.params.reward)
+    np.testing.assert_array_equal(after.normalizer.mean, [1.0, 2.0, 3.0])
+    assert float(after.expert_ended) == 0.25
+    assert same(before.params.policy, after.params.policy) is warm
+    assert same(before.params.dynamics, after.params.dynamics) is warm
+    assert same(before.delta_scale, after.delta_scale) is warm
+    assert not same(before.params.value, after.params.value)
+
+
+def test_demonstrations_take_no_part():
+    config = MAIRLConfig(reward=RewardConfig(hidden=(8,)), batch_size=16)
+    _, method, state = initialized(config, False)
+    memory = replay.init(32, 1, 3, 2)
+    # Of another size: a step that read them would fail.
+    expert = Transition(*(np.zeros((4, 99), np.float32),) * 3, np.zeros(4, np.float32))
+    update = functools.partial(method.update, config, BOX, iterations=1, key=jax.random.key(1))
+    made, metrics = jax.eval_shape(
+        lambda s, m: update(s, m, expert, jnp.float32(0.0)), state, memory
+    )
+    assert jax.tree.structure(made) == jax.tree.structure(state)
+    assert "value/loss" in metrics
+    assert not any(name.startswith("reward/loss") for name in metrics)
