@@ -10,12 +10,13 @@ import numpy as np
 
 from mairl.algorithms import mairl as algorithm
 from mairl.algorithms.mairl import MAIRLConfig
-from mairl.checkpoint import load_artifact
+from mairl.artifact import load_artifact
 from mairl.compilation import use_compilation_cache
 from mairl.envs import Evaluation, evaluate_episodes
+from mairl.learned_reward import LearnedReward
 from mairl.normalizer import Normalizer
 from mairl.policies import Policy
-from mairl.rewards import AIRLReward
+from mairl.portable import as_rows
 from mairl.rundir import RunDirectory
 from mairl.types import EnvSpec, MairlError, Transition
 
@@ -33,21 +34,25 @@ def load(path: str | Path) -> "Model":
         raise MairlError(
             f"the run in {path} has no policy yet: it is saved at each evaluation; let it go on"
         )
-    policy, meta = _read(directory.policy, "policy")
-    reward, _ = _read(directory.reward, "reward")
     use_compilation_cache()
-    return Model(policy["policy"], reward["reward"], policy["normalizer"], *meta)
+    reward = LearnedReward.load(directory.reward)
+    return Model(*_read_policy(directory.policy), reward)
 
 
 class Model:
     """Acts and judges in the environment's own units, with NumPy arrays in and out."""
 
     def __init__(
-        self, policy: Policy, reward: AIRLReward, normalizer: Normalizer, spec: EnvSpec, seed: int
+        self,
+        policy: Policy,
+        normalizer: Normalizer,
+        spec: EnvSpec,
+        seed: int,
+        reward: LearnedReward,
     ):
         """Usually made by :func:`load`."""
-        self.spec, self.seed = spec, seed
-        self._policy, self._reward, self._normalizer = policy, reward, normalizer
+        self.spec, self.seed, self.learned_reward = spec, seed, reward
+        self._policy, self._normalizer = policy, normalizer
         self._key, self._count = jax.random.key(seed), 0
 
     def predict(
@@ -65,7 +70,7 @@ class Model:
         Raises:
             MairlError: observations of another size, or not finite.
         """
-        rows, single = self._rows(obs, self.spec.obs_size, "obs")
+        rows, single = as_rows(obs, self.spec.obs_size, "obs", self.spec.env_id)
         if deterministic:
             inside = _mode(self._policy, self._normalizer, rows)
         else:
@@ -85,30 +90,13 @@ class Model:
     ) -> np.ndarray:
         """The learned reward of transitions, single or batched; its scale is arbitrary.
 
-        ``f`` is g shaped by a potential, as it was learned; ``g`` is the reward alone, the part
+        ``learned_reward`` has more. ``f`` is g shaped by a potential, as it was learned; ``g`` is the reward alone, the part
         to carry over to other dynamics (Fu et al. 2018).
 
         Raises:
             MairlError: inputs of another size, not finite, or an unknown component.
         """
-        if component not in ("f", "g"):
-            raise MairlError(f"reward component {component!r} is unknown; ask for 'f' or 'g'")
-        rows, single = self._rows(obs, self.spec.obs_size, "obs")
-        next_rows, _ = self._rows(next_obs, self.spec.obs_size, "next_obs")
-        if self.spec.discrete:
-            actions = np.asarray(action).reshape(-1)
-        else:
-            actions, _ = self._rows(action, self.spec.action_size, "action")
-        ends = np.asarray(terminated, np.float32).reshape(-1)
-        sizes = {len(x) for x in (rows, next_rows, actions, ends)}
-        if len(sizes) > 1:
-            raise MairlError(
-                f"reward: obs, action, next_obs and terminated have {len(rows)}, {len(actions)}, "
-                f"{len(next_rows)} and {len(ends)} rows; give one of each for every transition"
-            )
-        batch = Transition(rows, self.spec.encode_action(actions), next_rows, ends)
-        values = np.asarray(_judge(component, self._reward, self._normalizer, batch))
-        return np.asarray(values[0]) if single else values
+        return self.learned_reward.component(component, obs, action, next_obs, terminated)
 
     def evaluate(self, episodes: int = 20, seed: int | None = None) -> Evaluation:
         """True returns of whole episodes with deterministic actions.
@@ -126,19 +114,6 @@ class Model:
         seed = self.seed if seed is None else seed
         return evaluate_episodes(act, self.spec.env_id, self.spec, episodes, seed, stream="final")
 
-    def _rows(self, values: np.ndarray, size: int, name: str) -> tuple[np.ndarray, bool]:
-        """As ``[n, size]`` float32, and whether it was a single one."""
-        array = np.asarray(values, np.float32)
-        batched = array.ndim > 1 and array.size == len(array) * size
-        if array.size == 0 or (not batched and array.size != size):
-            raise MairlError(
-                f"{name} has shape {array.shape}; {self.spec.env_id} has {size} numbers in one: "
-                f"give [{size}], or [n, {size}] for n of them"
-            )
-        if not np.isfinite(array).all():
-            raise MairlError(f"{name} holds NaN or infinity; look where it comes from")
-        return array.reshape(-1, size), not batched
-
 
 @jax.jit
 def _mode(policy: Policy, normalizer: Normalizer, obs: jax.Array) -> jax.Array:
@@ -150,42 +125,24 @@ def _sample(policy: Policy, normalizer: Normalizer, obs: jax.Array, key: jax.Arr
     return policy.sample(normalizer.normalize(obs), key)[0]
 
 
-def _judge(
-    component: str, reward: AIRLReward, normalizer: Normalizer, batch: Transition
-) -> jax.Array:
-    return _f(reward, normalizer, batch) if component == "f" else _g(reward, normalizer, batch)
-
-
-@jax.jit
-def _f(reward: AIRLReward, normalizer: Normalizer, batch: Transition) -> jax.Array:
-    obs, next_obs = normalizer.normalize(batch.obs), normalizer.normalize(batch.next_obs)
-    return reward.f(batch._replace(obs=obs, next_obs=next_obs))
-
-
-@jax.jit
-def _g(reward: AIRLReward, normalizer: Normalizer, batch: Transition) -> jax.Array:
-    return reward.g(normalizer.normalize(batch.obs), batch.action)
-
-
-def _read(path: Path, name: str) -> tuple[dict[str, Any], tuple[EnvSpec, int]]:
-    """One artifact as a pytree, with the spec and seed of its run."""
+def _read_policy(path: Path) -> tuple[Policy, Normalizer, EnvSpec, int]:
+    """The policy with its normalizer, and the spec and seed of its run."""
     arrays, meta = load_artifact(path)
     try:
         spec = _from_dict(EnvSpec, meta["spec"])
         config = _from_dict(MAIRLConfig, meta["config"])
         seed = int(meta["seed"])
-        like = _structure(config, spec)
-        tree = _fill({name: like[name], "normalizer": like["normalizer"]}, arrays)
+        tree = _fill(_structure(config, spec), arrays)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MairlError(
-            f"{path}.json does not describe a {name} of this version ({error}); load it with "
+            f"{path}.json does not describe a policy of this version ({error}); load it with "
             f"mairl {meta['versions'].get('mairl')}, or copy both files again"
         ) from error
-    return tree, (spec, seed)
+    return tree["policy"], tree["normalizer"], spec, seed
 
 
 def _structure(config: MAIRLConfig, spec: EnvSpec) -> dict[str, Any]:
-    """Policy, reward and normalizer as the algorithm would build them, without computing."""
+    """Policy and normalizer as the algorithm would build them, without computing."""
     nothing = Transition(
         np.zeros((1, spec.obs_size), np.float32),
         np.zeros((1, spec.action_size), np.float32),
@@ -197,11 +154,7 @@ def _structure(config: MAIRLConfig, spec: EnvSpec) -> dict[str, Any]:
         return algorithm.initialize(config, spec, nothing, nothing, 0.0, key=key)
 
     state = jax.eval_shape(build, jax.random.key(0))
-    return {
-        "policy": state.params.policy,
-        "reward": state.params.reward,
-        "normalizer": state.normalizer,
-    }
+    return {"policy": state.params.policy, "normalizer": state.normalizer}
 
 
 def _fill(like: Any, arrays: dict[str, np.ndarray]) -> Any:

@@ -29,6 +29,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.policy = self.path / "policy"  # .safetensors and .json, both
         self.reward = self.path / "reward"
+        self.snapshots = self.path / "snapshots"  # of the reward, one for each evaluation
         self.result = self.path / "result.json"
         self.curve = self.path / "curve.png"
         self.summary = self.path / "summary.txt"
