@@ -24,10 +24,9 @@ class LearnedReward(RewardArtifact):
         self, spec: EnvSpec, form: RewardForm, arrays: dict[str, np.ndarray], meta: dict[str, Any]
     ):
         """Usually made by :meth:`load`."""
-        self.spec, self.form, self.meta = spec, form, meta
+        super().__init__(spec, form, arrays, meta)
         self.module = _module(spec, form, arrays)
-        mean, std = (jnp.asarray(arrays[f"normalizer.{name}"]) for name in ("mean", "std"))
-        self.normalizer = Normalizer(mean, std)
+        self.normalizer = Normalizer(jnp.asarray(self._mean), jnp.asarray(self._std))
 
     def sensitivity(self, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
         """The gradient of g, ``[obs + action]`` or ``[n, obs + action]``.

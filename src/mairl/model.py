@@ -90,13 +90,13 @@ class Model:
     ) -> np.ndarray:
         """The learned reward of transitions, single or batched; its scale is arbitrary.
 
-        ``learned_reward`` has more. ``f`` is g shaped by a potential, as it was learned; ``g`` is the reward alone, the part
-        to carry over to other dynamics (Fu et al. 2018).
+        ``f`` is g shaped by a potential, as it was learned; ``g`` is the reward alone, the part
+        to carry over to other dynamics (Fu et al. 2018). ``learned_reward`` has more.
 
         Raises:
             MairlError: inputs of another size, not finite, or an unknown component.
         """
-        return self.learned_reward.component(component, obs, action, next_obs, terminated)
+        return self.learned_reward.value(obs, action, next_obs, terminated, component)
 
     def evaluate(self, episodes: int = 20, seed: int | None = None) -> Evaluation:
         """True returns of whole episodes with deterministic actions.

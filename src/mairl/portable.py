@@ -91,11 +91,12 @@ class RewardArtifact(abc.ABC):
                 f"{made_by}, or hand it on again by evaluating its run"
             ) from error
 
-    @abc.abstractmethod
     def __init__(
         self, spec: EnvSpec, form: RewardForm, arrays: dict[str, np.ndarray], meta: dict[str, Any]
     ):
         """Usually made by :meth:`load`."""
+        self.spec, self.form, self.meta = spec, form, meta
+        self._mean, self._std = arrays["normalizer.mean"], arrays["normalizer.std"]
 
     def g(self, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
         """The reward alone, g(obs, action): what to carry over to other dynamics.
@@ -135,23 +136,23 @@ class RewardArtifact(abc.ABC):
             )
         return _unbatched(self._f(rows, actions, next_rows, ends), single)
 
-    def component(
+    def value(
         self,
-        name: Component,
         obs: np.ndarray,
         action: np.ndarray,
         next_obs: np.ndarray,
         terminated: Any,
+        component: Component = "f",
     ) -> np.ndarray:
         """:meth:`g` or :meth:`f` of transitions, by name.
 
         Raises:
             MairlError: as they do; an unknown component.
         """
-        check_component(name)
+        check_component(component)
         # Through f in both cases, for its checks.
         shaped = self.f(obs, action, next_obs, terminated)
-        return shaped if name == "f" else self.g(obs, action)
+        return shaped if component == "f" else self.g(obs, action)
 
     def bounded(
         self,
@@ -168,14 +169,19 @@ class RewardArtifact(abc.ABC):
         they are positive. Here an end is worth what demonstrations say (``EQUATIONS``).
 
         Raises:
-            MairlError: as :meth:`component`.
+            MairlError: as :meth:`value`.
         """
         ends = np.asarray(terminated, np.float32)
-        raw = self.component(component, obs, action, next_obs, ends)
+        raw = self.value(obs, action, next_obs, ends, component)
         form = self.form
-        after = form.gamma / (1.0 - form.gamma) * self._bound(np.float32(form.ended))
+        after = form.gamma / (1.0 - form.gamma) * self._bound(np.asarray(form.ended))
         ends = ends.reshape(raw.shape)
         return (self._bound(raw + form.live) + ends * after).astype(np.float32)
+
+    def deviations(self, obs: np.ndarray) -> np.ndarray:
+        """How far observations ``[n, obs]`` are from those learned on, in deviations, >= 0."""
+        rows, _ = as_rows(obs, self.spec.obs_size, "obs", self.spec.env_id)
+        return np.abs((rows - self._mean) / self._std)
 
     @abc.abstractmethod
     def _g(self, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
@@ -229,8 +235,7 @@ class LearnedReward(RewardArtifact):
         self, spec: EnvSpec, form: RewardForm, arrays: dict[str, np.ndarray], meta: dict[str, Any]
     ):
         """Usually made by :meth:`load`."""
-        self.spec, self.form, self.meta = spec, form, meta
-        self._mean, self._std = arrays["normalizer.mean"], arrays["normalizer.std"]
+        super().__init__(spec, form, arrays, meta)
         self._reward = layers(arrays, "reward.reward")
         self._potential = layers(arrays, "reward.potential")
 
