@@ -1,4 +1,4 @@
-"""The command ``mairl``: train, evaluate, demos."""
+"""The command ``mairl``."""
 
 import difflib
 import sys
@@ -23,6 +23,7 @@ Learn a policy and a reward from expert demonstrations, through a learned model.
 
   mairl train ENV_ID      learn from demonstrations; writes a run directory
   mairl evaluate RUN      true returns of the policy in a run directory
+  mairl export RUN        policy and reward as ONNX graphs
   mairl demos [NAME]      list the shipped demonstrations, or inspect some
   mairl --version
 
@@ -126,6 +127,24 @@ def _evaluate(arguments: list[str], _: float) -> None:
     tyro.cli(evaluate, args=arguments, prog="mairl evaluate")
 
 
+def _export(arguments: list[str], _: float) -> None:
+    import tyro
+
+    def export(run: Annotated[Path, tyro.conf.Positional], onnx: Path) -> None:
+        """Policy and reward as ONNX graphs, which take observations in their own units.
+
+        Args:
+            run: Run directory.
+            onnx: Folder to write policy.onnx and reward.onnx into.
+        """
+        from mairl.onnx_export import export as export_onnx
+
+        for path in export_onnx(run, onnx):
+            print(path)
+
+    tyro.cli(export, args=arguments, prog="mairl export")
+
+
 def _demos(arguments: list[str], _: float) -> None:
     import tyro
 
@@ -180,6 +199,7 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 VERBS: dict[str, Callable[[list[str], float], None]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "export": _export,
     "demos": _demos,
 }
 

@@ -81,7 +81,7 @@ class RewardArtifact(abc.ABC):
             )
         arrays, meta = load_artifact(where)
         try:
-            spec = EnvSpec(**{k: _tuple(v) for k, v in meta["spec"].items()})
+            spec = as_spec(meta["spec"])
             form = RewardForm(**meta["reward"])
             return cls(spec, form, _checked(arrays, spec, form), meta)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -252,6 +252,11 @@ class LearnedReward(RewardArtifact):
         return np.clip((obs - self._mean) / self._std, -self.form.clip, self.form.clip)
 
 
+def as_spec(values: dict[str, Any]) -> EnvSpec:
+    """The spec that JSON keeps. Raises TypeError where it is another version's."""
+    return EnvSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
 def check_component(name: str) -> None:
     """Raises MairlError where ``name`` is no component of a reward."""
     if name not in ("f", "g"):
@@ -331,7 +336,3 @@ def _network(found: Layers, x: np.ndarray) -> np.ndarray:
 
 def _unbatched(values: np.ndarray, single: bool) -> np.ndarray:
     return np.asarray(values[0] if single else values)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
