@@ -100,7 +100,10 @@ def _evaluate(arguments: list[str], _: float) -> None:
     import tyro
 
     def evaluate(
-        run: Annotated[Path, tyro.conf.Positional], episodes: int = 20, seed: int | None = None
+        run: Annotated[Path, tyro.conf.Positional],
+        episodes: int = 20,
+        seed: int | None = None,
+        reward: bool = False,
     ) -> None:
         """True returns of a run's policy, deterministic actions.
 
@@ -108,11 +111,19 @@ def _evaluate(arguments: list[str], _: float) -> None:
             run: Run directory.
             episodes: How many episodes.
             seed: Which episodes; by default those of the run's own final evaluation.
+            reward: Compare the learned reward with the true one instead.
         """
         from mairl.model import load
-        from mairl.rundir import RunDirectory, read_json
+        from mairl.rundir import RunDirectory, read_json, write_json
 
         model = load(run)
+        if reward:
+            from mairl.judge import judge, table
+
+            scores = judge(model, _demos_of(run), seed=model.seed if seed is None else seed)
+            write_json(RunDirectory(run).reward_scores, scores)
+            print(table(scores))
+            return
         found = model.evaluate(episodes, seed)
         mean, deviation = found.returns.mean(), found.returns.std()
         text = f"return {mean:.1f} ± {deviation:.1f} over {episodes} episodes"
@@ -124,7 +135,16 @@ def _evaluate(arguments: list[str], _: float) -> None:
             text += f"; normalized {(mean - low) / (high - low):.3f} (random 0, expert 1)"
         print(text)
 
-    tyro.cli(evaluate, args=arguments, prog="mairl evaluate")
+    tyro.cli(
+        evaluate, args=arguments, prog="mairl evaluate", config=(tyro.conf.FlagCreatePairsOff,)
+    )
+
+
+def _demos_of(run: Path) -> str | None:
+    """The demonstrations that a run was asked to learn from."""
+    from mairl.rundir import RunDirectory, read_json
+
+    return read_json(RunDirectory(run).config).get("config", {}).get("demos")
 
 
 def _export(arguments: list[str], _: float) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 from mairl.artifact import load_artifact
 from mairl.portable import (
     EQUATIONS,
-    LearnedReward,
     Layers,
+    LearnedReward,
     as_spec,
     check_layers,
     check_scale,
@@ -82,7 +82,7 @@ def _policy(path: Path) -> Any:
         weight, bias = net[-1]
         mean = [*net[:-1], (weight[:, : spec.action_size], bias[: spec.action_size])]
         inside = graph.op("Tanh", graph.network(mean, x, "Relu"))
-        low, high = (np.float64(bound) for bound in (spec.action_low, spec.action_high))
+        low, high = (np.asarray(b, np.float64) for b in (spec.action_low, spec.action_high))
         scaled = graph.op("Mul", inside, graph.constant((high - low) / 2.0))
         scaled = graph.op("Add", scaled, graph.constant((high + low) / 2.0))
         # Against the last digit's rounding.
@@ -133,7 +133,7 @@ def _inside(graph: "_Graph", spec: EnvSpec) -> str:
         choice = graph.op("Sub", "action", graph.constant(spec.discrete_start, np.int64))
         depth, values = graph.constant(spec.action_size, np.int64), graph.constant([0.0, 1.0])
         return graph.op("OneHot", choice, depth, values)
-    low, high = (np.float64(bound) for bound in (spec.action_low, spec.action_high))
+    low, high = (np.asarray(b, np.float64) for b in (spec.action_low, spec.action_high))
     scaled = graph.op("Sub", "action", graph.constant((high + low) / 2.0))
     scaled = graph.op("Div", scaled, graph.constant((high - low) / 2.0))
     return graph.op("Clip", scaled, graph.constant(-1.0), graph.constant(1.0))

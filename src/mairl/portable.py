@@ -178,6 +178,10 @@ class RewardArtifact(abc.ABC):
         ends = ends.reshape(raw.shape)
         return (self._bound(raw + form.live) + ends * after).astype(np.float32)
 
+    def normalize(self, obs: np.ndarray) -> np.ndarray:
+        """Observations ``[n, obs]`` as the networks see them."""
+        return np.clip((obs - self._mean) / self._std, -self.form.clip, self.form.clip)
+
     def deviations(self, obs: np.ndarray) -> np.ndarray:
         """How far observations ``[n, obs]`` are from those learned on, in deviations, >= 0."""
         rows, _ = as_rows(obs, self.spec.obs_size, "obs", self.spec.env_id)
@@ -240,21 +244,19 @@ class LearnedReward(RewardArtifact):
         self._potential = layers(arrays, "reward.potential")
 
     def _g(self, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
-        x = self._normalize(obs)
+        x = self.normalize(obs)
         return _network(self._reward, x if self.form.state_only else np.concatenate([x, action], 1))
 
     def _h(self, obs: np.ndarray) -> np.ndarray:
         if not self._potential:
             return np.zeros(len(obs), np.float32)
-        return _network(self._potential, self._normalize(obs))
-
-    def _normalize(self, obs: np.ndarray) -> np.ndarray:
-        return np.clip((obs - self._mean) / self._std, -self.form.clip, self.form.clip)
+        return _network(self._potential, self.normalize(obs))
 
 
 def as_spec(values: dict[str, Any]) -> EnvSpec:
     """The spec that JSON keeps. Raises TypeError where it is another version's."""
-    return EnvSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return EnvSpec(**fields)
 
 
 def check_component(name: str) -> None:

@@ -31,6 +31,7 @@ class RunDirectory:
         self.reward = self.path / "reward"
         self.snapshots = self.path / "snapshots"  # of the reward, one for each evaluation
         self.result = self.path / "result.json"
+        self.reward_scores = self.path / "reward_scores.json"
         self.curve = self.path / "curve.png"
         self.summary = self.path / "summary.txt"
 
