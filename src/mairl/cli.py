@@ -23,6 +23,7 @@ Learn a policy and a reward from expert demonstrations, through a learned model.
 
   mairl train ENV_ID      learn from demonstrations; writes a run directory
   mairl evaluate RUN      true returns of the policy in a run directory
+  mairl reward RUN        pictures of the learned reward
   mairl export RUN        policy and reward as ONNX graphs
   mairl demos [NAME]      list the shipped demonstrations, or inspect some
   mairl --version
@@ -140,6 +141,27 @@ def _evaluate(arguments: list[str], _: float) -> None:
     )
 
 
+def _reward(arguments: list[str], _: float) -> None:
+    import tyro
+
+    def reward(
+        run: Annotated[Path, tyro.conf.Positional], dims: tuple[int, int] | None = None
+    ) -> None:
+        """Pictures of a run's learned reward, into its directory.
+
+        Args:
+            run: Run directory.
+            dims: Observation dimensions of the map; by default the two that g is steepest in.
+        """
+        from mairl.model import load
+        from mairl.report.reward import draw_reward
+
+        for path in draw_reward(load(run), _demos_of(run), run, dims):
+            print(path)
+
+    tyro.cli(reward, args=arguments, prog="mairl reward")
+
+
 def _demos_of(run: Path) -> str | None:
     """The demonstrations that a run was asked to learn from."""
     from mairl.rundir import RunDirectory, read_json
@@ -219,6 +241,7 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 VERBS: dict[str, Callable[[list[str], float], None]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "reward": _reward,
     "export": _export,
     "demos": _demos,
 }

@@ -32,14 +32,15 @@ def pearson(first: np.ndarray, second: np.ndarray) -> float | None:
     """Linear correlation in [-1, 1]; None where one of the two never changes."""
     if len(first) < 2 or _constant(first) or _constant(second):
         return None
-    return float(stats.pearsonr(np.float64(first), np.float64(second)).statistic)
+    return float(np.corrcoef(np.float64(first), np.float64(second))[0, 1])
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
     """Correlation of the ranks in [-1, 1]; None where one of the two never changes."""
     if len(first) < 2 or _constant(first) or _constant(second):
         return None
-    return float(stats.spearmanr(first, second).statistic)
+    # On ranks, Pearson's is Spearman's.
+    return pearson(stats.rankdata(first), stats.rankdata(second))
 
 
 def pearson_distance(first: np.ndarray, second: np.ndarray) -> float | None:

@@ -26,8 +26,8 @@ from mairl.portable import (
 from mairl.types import EnvSpec, MairlError
 
 try:
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    import onnx  # pyright: ignore[reportMissingImports]
+    from onnx import TensorProto, helper, numpy_helper  # pyright: ignore[reportMissingImports]
 except ImportError as error:
     raise MairlError("exporting needs onnx: pip install 'mairl[onnx]'") from error
 

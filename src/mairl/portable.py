@@ -64,6 +64,8 @@ class RewardArtifact(abc.ABC):
     form: RewardForm
     meta: dict[str, Any]
     """The artifact's JSON: demonstrations, configuration, versions of the run that made it."""
+    shaped: bool
+    """It has a potential; else f is g."""
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -97,6 +99,7 @@ class RewardArtifact(abc.ABC):
         """Usually made by :meth:`load`."""
         self.spec, self.form, self.meta = spec, form, meta
         self._mean, self._std = arrays["normalizer.mean"], arrays["normalizer.std"]
+        self.shaped = bool(layers(arrays, "reward.potential"))
 
     def g(self, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
         """The reward alone, g(obs, action): what to carry over to other dynamics.
