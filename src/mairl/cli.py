@@ -119,11 +119,12 @@ def _evaluate(arguments: list[str], _: float) -> None:
 
         model = load(run)
         if reward:
-            from mairl.judge import judge, table
+            from mairl import judge
 
-            scores = judge(model, _demos_of(run), seed=model.seed if seed is None else seed)
+            seed = model.seed if seed is None else seed
+            scores = judge.judge(model, _demos_of(run), judge.TRANSITIONS, seed)
             write_json(RunDirectory(run).reward_scores, scores)
-            print(table(scores))
+            print(judge.table(scores))
             return
         found = model.evaluate(episodes, seed)
         mean, deviation = found.returns.mean(), found.returns.std()

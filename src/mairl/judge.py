@@ -22,6 +22,9 @@ from mairl.portable import Component
 from mairl.regression import Regression, fit_regression
 from mairl.types import Transition
 
+TRANSITIONS = 5000
+"""Of each kind that ``mairl evaluate --reward`` takes."""
+
 COVERAGE, CANONICAL, CANONICAL_DARD = 512, 256, 64
 """Transitions compared by EPIC and DARD; samples of each expectation, and of DARD's."""
 
@@ -33,7 +36,7 @@ class Sample(NamedTuple):
     env_reward: np.ndarray
 
 
-def judge(model: Model, demos: str | None, steps: int = 5000, seed: int = 0) -> dict[str, Any]:
+def judge(model: Model, demos: str | None, steps: int, seed: int) -> dict[str, Any]:
     """Compare g and f with the true reward, on what expert, policy and random actions visit.
 
     ``demos`` is where the demonstrations came from (``find_demonstrations``); about ``steps``

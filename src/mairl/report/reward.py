@@ -15,7 +15,7 @@ from mairl.model import Model
 from mairl.types import MairlError
 
 GRID, POINTS, SHOWN_INPUTS, SHOWN_SNAPSHOTS, POLICY_STEPS = 80, 600, 30, 4, 2000
-EXPERT, POLICY, TRUE = "#222222", "#4c72b0", "#c44e52"
+POLICY, TRUE = "#4c72b0", "#c44e52"
 
 
 class Visits(NamedTuple):
@@ -50,10 +50,11 @@ def draw_reward(
             f"--dims {dims[0]} {dims[1]}: {spec.env_id} has observation dimensions 0 to "
             f"{spec.obs_size - 1}; give two different ones"
         )
+    each = [(visit, _liveliest(reward, visit.episodes)) for visit in visits]
     pictures = {
         "reward-map.png": lambda path: _draw_map(model, visits, dims, path),
-        "reward-saliency.png": lambda path: _draw_saliency(reward, visits, path),
-        "reward-episode.png": lambda path: _draw_episodes(reward, visits, path),
+        "reward-saliency.png": lambda path: _draw_saliency(reward, each, path),
+        "reward-episode.png": lambda path: _draw_episodes(reward, each, path),
     }
     if reward.shaped:
         pictures["reward-shaping.png"] = lambda path: _draw_shaping(reward, visits, path)
@@ -105,8 +106,8 @@ def _draw_map(model: Model, visits: Sequence[Visits], dims: tuple[int, int], pat
         if i:
             figure.colorbar(mesh, ax=axes, label="g", pad=0.01)
     figure.suptitle(
-        f"{model.spec.env_id}: learned reward g; other dimensions at the demonstrations' median, "
-        "the policy's action",
+        f"{model.spec.env_id}: learned reward g (dashed: 0); other dimensions at the "
+        "demonstrations' median, the policy's action",
         fontsize=10,
     )
     figure.savefig(path, dpi=110)
@@ -136,7 +137,7 @@ def _draw_training(
 
 def _draw_shaping(reward: LearnedReward, visits: Sequence[Visits], path: Path) -> None:
     figure, (ax,) = _figure(5.4, 4.6, 1, 1)
-    for each, colour in zip(visits, (EXPERT, POLICY), strict=True):
+    for each, colour in zip(visits, (TRUE, POLICY), strict=True):
         steps = [e.transitions for e in each.episodes]
         t = [_some(np.concatenate(field)) for field in zip(*steps, strict=True)]
         action = reward.spec.decode_action(t[1])
@@ -159,8 +160,10 @@ def _draw_shaping(reward: LearnedReward, visits: Sequence[Visits], path: Path) -
     figure.savefig(path, dpi=110)
 
 
-def _draw_saliency(reward: LearnedReward, visits: Sequence[Visits], path: Path) -> None:
-    slopes = [np.abs(_slopes(reward, each.episodes[0])) for each in visits]
+def _draw_saliency(
+    reward: LearnedReward, shown_episodes: Sequence[tuple[Visits, Episode]], path: Path
+) -> None:
+    slopes = [np.abs(_slopes(reward, episode)) for _, episode in shown_episodes]
     seen = reward.spec.obs_size + (0 if reward.form.state_only else reward.spec.action_size)
     mean = np.concatenate(slopes).mean(0)[:seen]
     shown = np.sort(np.argsort(-mean, kind="stable")[:SHOWN_INPUTS])
@@ -171,7 +174,7 @@ def _draw_saliency(reward: LearnedReward, visits: Sequence[Visits], path: Path) 
     figure, axes = _figure(10.0, max(3.0, 1.0 + 0.21 * len(shown)), 1, 2)
     top = max(float(np.quantile(s[:, shown], 0.99)) for s in slopes)
     mesh = None
-    for i, (ax, each, slope) in enumerate(zip(axes, visits, slopes, strict=True)):
+    for i, (ax, (each, _), slope) in enumerate(zip(axes, shown_episodes, slopes, strict=True)):
         mesh = ax.imshow(
             slope[:, shown].T, aspect="auto", cmap="magma", vmin=0.0, vmax=top, interpolation="none"
         )
@@ -184,11 +187,12 @@ def _draw_saliency(reward: LearnedReward, visits: Sequence[Visits], path: Path) 
     figure.savefig(path, dpi=110)
 
 
-def _draw_episodes(reward: LearnedReward, visits: Sequence[Visits], path: Path) -> None:
+def _draw_episodes(
+    reward: LearnedReward, shown_episodes: Sequence[tuple[Visits, Episode]], path: Path
+) -> None:
     figure, axes = _figure(10.0, 5.0, 2, 1)
-    for ax, each in zip(axes, visits, strict=True):
-        episode = each.episodes[0]
-        g = reward.g(episode.observations[:-1], reward.spec.decode_action(episode.actions))
+    for ax, (each, episode) in zip(axes, shown_episodes, strict=True):
+        g = _g(reward, episode)
         ax.plot(g, color=POLICY, linewidth=0.9)
         ax.set_ylabel("g", color=POLICY)
         ax.margins(x=0.0)
@@ -238,6 +242,15 @@ def _label(ax: Any, dims: tuple[int, int], first: bool) -> None:
         ax.set_ylabel(f"obs {dims[1]}")
     else:
         ax.set_yticklabels([])
+
+
+def _liveliest(reward: LearnedReward, episodes: list[Episode]) -> Episode:
+    """The episode along which g varies most: there is most to see."""
+    return max(episodes, key=lambda episode: float(np.std(_g(reward, episode))))
+
+
+def _g(reward: LearnedReward, episode: Episode) -> np.ndarray:
+    return reward.g(episode.observations[:-1], reward.spec.decode_action(episode.actions))
 
 
 def _slopes(reward: LearnedReward, episode: Episode) -> np.ndarray:
