@@ -7,7 +7,7 @@ In an environment of its own, since Stable-Baselines3 brings PyTorch:
 
     python -m venv sb3 && sb3/bin/pip install '.[sb3]'
 
-Both learners get the same steps, the library's default settings and four environments;
+Both learners get the same steps, the library's default settings and one environment;
 returns are true ones, of deterministic actions.
 """
 
@@ -29,7 +29,7 @@ from stable_baselines3.common.evaluation import (  # pyright: ignore[reportMissi
 from mairl.portable import LearnedReward
 from mairl.sb3 import LearnedRewardVecEnv
 
-EPISODES, NUM_ENVS = 20, 4
+EPISODES, NUM_ENVS = 20, 1
 
 
 def main() -> None:

@@ -51,18 +51,17 @@ def judge(model: Model, demos: str | None, steps: int, seed: int) -> dict[str, A
     """
     samples = visited(model, find_demonstrations(demos, model.spec), steps, seed)
     rng = np.random.default_rng(seed)
-    even = min(len(s.env_reward) for s in samples.values())
-    rows = {
-        name: _take(s, rng.permutation(len(s.env_reward))[:even]) for name, s in samples.items()
-    }
-    mixture = Sample(*jax.tree.map(lambda *x: np.concatenate(x), *rows.values()))
+    most = max(len(s.env_reward) for s in samples.values())
+    mixture = _join([_draw(sample, most, rng) for sample in samples.values()])
     reward = model.learned_reward
     scores: dict[str, Any] = {
         name: _correlations(reward, sample) for name, sample in {**samples, "all": mixture}.items()
     }
     for missing in {"expert", "agent", "random"} - set(samples):
         scores[missing] = None
-    return scores | _distances(reward, mixture, rng, jax.random.key(seed))
+    # Without the rows that were drawn twice: some are held out of the fit.
+    fitted = _fit(reward, _join(list(samples.values())), jax.random.key(seed))
+    return scores | _distances(reward, mixture, fitted, rng)
 
 
 def visited(model: Model, demos: Demonstrations, steps: int, seed: int) -> dict[str, Sample]:
@@ -130,11 +129,10 @@ def _correlations(reward: LearnedReward, sample: Sample) -> dict[str, Any]:
 
 
 def _distances(
-    reward: LearnedReward, mixture: Sample, rng: np.random.Generator, key: jax.Array
+    reward: LearnedReward, mixture: Sample, fitted: Regression, rng: np.random.Generator
 ) -> dict[str, Any]:
     """EPIC and DARD of g and f over a part of the mixture, and how good the fits are."""
     t, gamma = mixture.transition, reward.form.gamma
-    fitted = _fit(reward, mixture, key)
 
     def env_reward(obs: np.ndarray, action: np.ndarray, _: np.ndarray) -> np.ndarray:
         return fitted(_inputs(reward, obs, action))[:, 0]
@@ -187,11 +185,22 @@ def _values(reward: LearnedReward, component: Component, t: Transition) -> np.nd
 
 
 def _sample(episodes: list[Episode]) -> Sample:
-    parts = [episode.transitions for episode in episodes]
+    return _join([Sample(episode.transitions, episode.env_reward) for episode in episodes])
+
+
+def _join(samples: list[Sample]) -> Sample:
     return Sample(
-        Transition(*(np.concatenate(field) for field in zip(*parts, strict=True))),
-        np.concatenate([episode.env_reward for episode in episodes]),
+        Transition(
+            *(np.concatenate(x) for x in zip(*(s.transition for s in samples), strict=True))
+        ),
+        np.concatenate([s.env_reward for s in samples]),
     )
+
+
+def _draw(sample: Sample, size: int, rng: np.random.Generator) -> Sample:
+    """``size`` rows: all in another order, or drawn with replacement where there are fewer."""
+    n = len(sample.env_reward)
+    return _take(sample, rng.permutation(n)[:size] if n >= size else rng.integers(n, size=size))
 
 
 def _take(sample: Sample, rows: Any) -> Sample:

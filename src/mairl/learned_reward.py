@@ -28,7 +28,7 @@ class LearnedReward(RewardArtifact):
         self.module = _module(spec, form, arrays)
         self.normalizer = Normalizer(jnp.asarray(self._mean), jnp.asarray(self._std))
 
-    def sensitivity(self, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
+    def sensitivity(self, obs: np.ndarray, action: Any) -> np.ndarray:
         """The gradient of g, ``[obs + action]`` or ``[n, obs + action]``.
 
         By observations in their deviations (so that dimensions compare) and by inside actions

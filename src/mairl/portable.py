@@ -11,7 +11,7 @@ import abc
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from mairl.artifact import artifact_paths, load_artifact
 from mairl.types import EnvSpec, MairlError
 
 Component = Literal["g", "f"]
+Kind = TypeVar("Kind", bound="RewardArtifact")
 Layers = list[tuple[np.ndarray, np.ndarray]]
 """Weights ``[in, out]`` and biases ``[out]`` of a network."""
 
@@ -68,7 +69,7 @@ class RewardArtifact(abc.ABC):
     """It has a potential; else f is g."""
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls: type[Kind], path: str | Path) -> Kind:
         """The reward in a run directory, or that of ``<path>.safetensors`` and ``.json``.
 
         Raises:
@@ -101,7 +102,7 @@ class RewardArtifact(abc.ABC):
         self._mean, self._std = arrays["normalizer.mean"], arrays["normalizer.std"]
         self.shaped = bool(layers(arrays, "reward.potential"))
 
-    def g(self, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
+    def g(self, obs: np.ndarray, action: Any) -> np.ndarray:
         """The reward alone, g(obs, action): what to carry over to other dynamics.
 
         Raises:
@@ -119,9 +120,7 @@ class RewardArtifact(abc.ABC):
         rows, single = as_rows(obs, self.spec.obs_size, "obs", self.spec.env_id)
         return _unbatched(self._h(rows), single)
 
-    def f(
-        self, obs: np.ndarray, action: np.ndarray, next_obs: np.ndarray, terminated: Any
-    ) -> np.ndarray:
+    def f(self, obs: np.ndarray, action: Any, next_obs: np.ndarray, terminated: Any) -> np.ndarray:
         """g shaped by the potential (Fu et al. 2018, eq. 4), as it was learned.
 
         ``terminated`` is true where the task itself ended; the potential after it is zero.
@@ -142,7 +141,7 @@ class RewardArtifact(abc.ABC):
     def value(
         self,
         obs: np.ndarray,
-        action: np.ndarray,
+        action: Any,
         next_obs: np.ndarray,
         terminated: Any,
         component: Component = "f",
@@ -160,7 +159,7 @@ class RewardArtifact(abc.ABC):
     def bounded(
         self,
         obs: np.ndarray,
-        action: np.ndarray,
+        action: Any,
         next_obs: np.ndarray,
         terminated: Any,
         component: Component = "f",
@@ -179,7 +178,7 @@ class RewardArtifact(abc.ABC):
         form = self.form
         after = form.gamma / (1.0 - form.gamma) * self._bound(np.asarray(form.ended))
         ends = ends.reshape(raw.shape)
-        return (self._bound(raw + form.live) + ends * after).astype(np.float32)
+        return np.asarray(self._bound(np.asarray(raw + form.live)) + ends * after, np.float32)
 
     def normalize(self, obs: np.ndarray) -> np.ndarray:
         """Observations ``[n, obs]`` as the networks see them."""
@@ -206,9 +205,9 @@ class RewardArtifact(abc.ABC):
 
     def _bound(self, logit: np.ndarray) -> np.ndarray:
         bounded = self.form.bound * np.tanh(logit / self.form.bound)
-        return np.logaddexp(0.0, bounded) if self.form.positive else bounded
+        return np.asarray(np.logaddexp(0.0, bounded) if self.form.positive else bounded)
 
-    def _inputs(self, obs: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    def _inputs(self, obs: np.ndarray, action: Any) -> tuple[np.ndarray, np.ndarray, bool]:
         """Observations, inside actions, and whether it was a single one of each."""
         spec = self.spec
         rows, single = as_rows(obs, spec.obs_size, "obs", spec.env_id)
@@ -223,7 +222,7 @@ class RewardArtifact(abc.ABC):
             )
         return rows, spec.encode_action(actions), single
 
-    def _choices(self, action: np.ndarray) -> np.ndarray:
+    def _choices(self, action: Any) -> np.ndarray:
         choices = np.asarray(action).reshape(-1)
         first, last = self.spec.discrete_start, self.spec.discrete_start + self.spec.action_size - 1
         wrong = (choices < first) | (choices > last) | (choices != np.floor(choices))

@@ -154,7 +154,7 @@ class Payer:
         self._name, self._warned = name, False
 
     def pay(
-        self, obs: np.ndarray, action: np.ndarray, next_obs: np.ndarray, terminated: Any
+        self, obs: np.ndarray, action: Any, next_obs: np.ndarray, terminated: Any
     ) -> np.ndarray:
         """The reward of one step, or ``[n]`` of n."""
         return self._judge(obs, action, next_obs, terminated, self._component)
