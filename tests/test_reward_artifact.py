@@ -314,7 +314,7 @@ class Acts(mairl.Model):
 
     def __init__(self, path):
         # Without networks of its own.
-        self.spec, self.seed, self.learned_reward = LINE, 0, mairl.LearnedReward.load(path)
+        self.spec, self.seed, self.learned_reward = LINE, 0, portable.LearnedReward.load(path)
 
     def predict(self, obs, *_):
         return np.full((len(obs), 1), 0.4, np.float32), None
@@ -322,11 +322,11 @@ class Acts(mairl.Model):
 
 def test_judge(tmp_path, monkeypatch):
     """The line's true reward is 2 position - action: 4 x0 - 2 a + 2 in normalized terms."""
-    monkeypatch.setattr("mairl.regression.STEPS", 300)
-    monkeypatch.setattr("mairl.regression.HIDDEN", (32,))
+    for name, value in {"STEPS": 200, "HIDDEN": (32,), "BATCH_SIZE": 64}.items():
+        monkeypatch.setattr(f"mairl.regression.{name}", value)
     monkeypatch.setattr("mairl.regression.LEARNING_RATE", 1e-2)
-    monkeypatch.setattr("mairl.judge.COVERAGE", 200)
-    monkeypatch.setattr("mairl.judge.CANONICAL", 64)
+    for name, size in {"COVERAGE": 100, "CANONICAL": 32, "CANONICAL_DARD": 8}.items():
+        monkeypatch.setattr(f"mairl.judge.{name}", size)
     rng = np.random.default_rng(0)
     actions = rng.uniform(-0.5, 0.5, (40, 1)).astype(np.float32)
     # 20 episodes of 2 steps.
@@ -344,12 +344,12 @@ def test_judge(tmp_path, monkeypatch):
     np.savez(tmp_path / "without.npz", **demos)
 
     right = save(tmp_path / "right", [4.0, 0.0, -2.0], [1.0, 3.0])
-    scores = judge.judge(Acts(right), str(tmp_path / "with.npz"), 600, 0)
+    scores = judge.judge(Acts(right), str(tmp_path / "with.npz"), 300, 0)
     for name in ("expert", "agent", "random", "all"):
         assert scores[name]["pearson_g"] == pytest.approx(1.0, abs=1e-4)
         assert scores[name]["spearman_g"] > 0.99
     assert scores["random"]["pearson_f"] < 0.95  # shaping is not the true reward
-    assert [scores[n]["transitions"] for n in ("expert", "agent", "all")] == [40, 600, 1800]
+    assert [scores[n]["transitions"] for n in ("expert", "agent", "all")] == [40, 300, 900]
     # But equivalent to it, as far as the true reward is known.
     assert max(scores[f"{kind}_{c}"] for kind in ("epic", "dard") for c in "gf") < 0.25
     assert scores["epic_g"] == pytest.approx(scores["epic_f"], abs=1e-4)
@@ -357,7 +357,7 @@ def test_judge(tmp_path, monkeypatch):
     assert "EPIC distance: g 0." in judge.table(scores)
 
     wrong = save(tmp_path / "wrong", [-4.0, 0.0, 2.0])
-    scores = judge.judge(Acts(wrong), str(tmp_path / "without.npz"), 600, 0)
+    scores = judge.judge(Acts(wrong), str(tmp_path / "without.npz"), 300, 0)
     assert scores["expert"] is None
     assert "hold no true rewards" in judge.table(scores)
     assert scores["agent"]["pearson_g"] == pytest.approx(-1.0, abs=1e-4)

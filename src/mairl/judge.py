@@ -16,9 +16,8 @@ from mairl.demos import Demonstrations, find_demonstrations
 from mairl.distances import Steps, dard_distance, epic_distance, pearson, spearman
 from mairl.envs import sample_random
 from mairl.envs.recording import Episode, record
-from mairl.learned_reward import LearnedReward
 from mairl.model import Model
-from mairl.portable import Component
+from mairl.portable import Component, RewardArtifact
 from mairl.regression import Regression, fit_regression
 from mairl.types import Transition
 
@@ -119,7 +118,7 @@ def table(scores: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _correlations(reward: LearnedReward, sample: Sample) -> dict[str, Any]:
+def _correlations(reward: RewardArtifact, sample: Sample) -> dict[str, Any]:
     found: dict[str, Any] = {"transitions": len(sample.env_reward)}
     for component in ("g", "f"):
         values = _values(reward, component, sample.transition)
@@ -129,7 +128,7 @@ def _correlations(reward: LearnedReward, sample: Sample) -> dict[str, Any]:
 
 
 def _distances(
-    reward: LearnedReward, mixture: Sample, fitted: Regression, rng: np.random.Generator
+    reward: RewardArtifact, mixture: Sample, fitted: Regression, rng: np.random.Generator
 ) -> dict[str, Any]:
     """EPIC and DARD of g and f over a part of the mixture, and how good the fits are."""
     t, gamma = mixture.transition, reward.form.gamma
@@ -168,18 +167,18 @@ def _distances(
     }
 
 
-def _fit(reward: LearnedReward, sample: Sample, key: jax.Array) -> Regression:
+def _fit(reward: RewardArtifact, sample: Sample, key: jax.Array) -> Regression:
     """True reward, and change of the observation, from observation and action."""
     t = sample.transition
     outputs = np.concatenate([sample.env_reward[:, None], t.next_obs - t.obs], 1)
     return fit_regression(_inputs(reward, t.obs, t.action), outputs, key=key)
 
 
-def _inputs(reward: LearnedReward, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
+def _inputs(reward: RewardArtifact, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
     return np.concatenate([reward.normalize(obs), action], 1, dtype=np.float32)
 
 
-def _values(reward: LearnedReward, component: Component, t: Transition) -> np.ndarray:
+def _values(reward: RewardArtifact, component: Component, t: Transition) -> np.ndarray:
     action = reward.spec.decode_action(t.action)
     return reward.value(t.obs, action, t.next_obs, t.terminated, component)
 
