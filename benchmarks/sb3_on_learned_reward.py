@@ -1,13 +1,13 @@
 """Train a learner of Stable-Baselines3 on the reward that a run learned, and on the true one.
 
     python benchmarks/sb3_on_learned_reward.py RUN [--steps 30000] [--algo PPO] [--component g]
-        [--raw] [--seed 0] [--out FILE]
+        [--raw] [--num-envs 4] [--seed 0] [--out FILE]
 
 In an environment of its own, since Stable-Baselines3 brings PyTorch:
 
     python -m venv sb3 && sb3/bin/pip install '.[sb3]'
 
-Both learners get the same steps, the library's default settings and one environment;
+Both learners get the same steps, the library's default settings;
 returns are true ones, of deterministic actions.
 """
 
@@ -29,7 +29,7 @@ from stable_baselines3.common.evaluation import (  # pyright: ignore[reportMissi
 from mairl.portable import LearnedReward
 from mairl.sb3 import LearnedRewardVecEnv
 
-EPISODES, NUM_ENVS = 20, 1
+EPISODES = 20
 
 
 def main() -> None:
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--algo", default="PPO", choices=["PPO", "A2C", "SAC", "TD3", "DQN"])
     parser.add_argument("--component", default="g", choices=["g", "f"])
     parser.add_argument("--raw", action="store_true", help="logits, without bound and ends")
+    parser.add_argument("--num-envs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -47,7 +48,7 @@ def main() -> None:
     returns: dict[str, list[float]] = {}
     seconds: dict[str, float] = {}
     for name in ("untrained", "learned reward", "true reward"):
-        env: Any = make_vec_env(env_id, NUM_ENVS, seed=options.seed)
+        env: Any = make_vec_env(env_id, options.num_envs, seed=options.seed)
         if name == "learned reward":
             env = LearnedRewardVecEnv(env, reward, options.component, bounded=not options.raw)
         learner = getattr(stable_baselines3, options.algo)(
@@ -70,7 +71,10 @@ def main() -> None:
     if options.out:
         document = {
             "env_id": env_id,
-            **{k: getattr(options, k) for k in ("algo", "steps", "component", "raw", "seed")},
+            **{
+                k: getattr(options, k)
+                for k in ("algo", "steps", "num_envs", "component", "raw", "seed")
+            },
             "returns": returns,
             "seconds": seconds,
             "stable_baselines3": stable_baselines3.__version__,
