@@ -57,9 +57,9 @@ def epic_distance(
     next_obs: np.ndarray,
     gamma: float,
 ) -> float | None:
-    """EPIC, the equivalent-policy invariant comparison (Gleave et al. 2021, definition 4.6).
+    """EPIC, the equivalent-policy invariant comparison (Gleave et al. 2021).
 
-    Pearson distance over ``coverage`` of the canonically shaped rewards (definition 4.1)
+    Pearson distance over ``coverage`` of the canonically shaped rewards
 
         C(R)(s, a, s') = R(s, a, s') + E[gamma R(s', A, S') - R(s, A, S')] - constant
 
@@ -81,7 +81,7 @@ def dard_distance(
     dynamics: Dynamics,
     gamma: float,
 ) -> float | None:
-    """DARD, the dynamics-aware reward distance (Wulfe et al. 2022, definition 3).
+    """DARD, the dynamics-aware reward distance (Wulfe et al. 2022).
 
     As :func:`epic_distance`, with the rewards canonicalized over transitions that are possible,
     or nearly so,
