@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mairl import checkpoint
+from mairl import artifact, checkpoint
 from mairl.types import MairlError
 
 
@@ -245,7 +245,7 @@ def test_artifact_round_trip_and_names(tmp_path):
         "policy-0.5.safetensors",
     ]
     for given in (path, path.with_suffix(".json"), tmp_path / "out" / "policy-0.5"):
-        arrays, meta = checkpoint.load_artifact(given)
+        arrays, meta = artifact.load_artifact(given)
         assert list(arrays) == ["net.weight"]
         np.testing.assert_array_equal(arrays["net.weight"], part.weight)
         assert meta["env"] == "X-v0"
@@ -253,7 +253,7 @@ def test_artifact_round_trip_and_names(tmp_path):
 
 def test_artifact_of_one_array_and_of_bfloat16(tmp_path):
     checkpoint.save_artifact(tmp_path / "a", jnp.ones(2, jnp.bfloat16), {})
-    arrays, _ = checkpoint.load_artifact(tmp_path / "a")
+    arrays, _ = artifact.load_artifact(tmp_path / "a")
     assert arrays["value"].dtype == jnp.bfloat16
 
 
@@ -262,10 +262,10 @@ def test_artifact_missing_mixed_or_corrupt(tmp_path):
     b = checkpoint.save_artifact(tmp_path / "b", {"w": np.ones(3)}, {})
     shutil.copy(b, a)  # The arrays of one beside the JSON of the other.
     with pytest.raises(MairlError, match=r"a.safetensors is corrupt.*copy or export both"):
-        checkpoint.load_artifact(a)
+        artifact.load_artifact(a)
     b.with_suffix(".json").unlink()
     with pytest.raises(MairlError, match=r"b.json does not exist.*copy both"):
-        checkpoint.load_artifact(b)
+        artifact.load_artifact(b)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,8 +129,13 @@ def test_files(finished):
         *("config.json", "result.json", "metrics.jsonl", "tensorboard", "checkpoints"),
         *("policy.safetensors", "policy.json", "reward.safetensors", "reward.json"),
         *("dynamics.safetensors", "dynamics.json"),
-        *("curve.png", "summary.txt"),
+        *("curve.png", "summary.txt", "snapshots"),
     }
+    # The reward as it was at each evaluation, the last as it is.
+    snapshots = sorted(path.name for path in (finished / "snapshots").glob("*.safetensors"))
+    assert snapshots == [f"reward-{step:08d}.safetensors" for step in (180, 280, 360)]
+    last = finished / "snapshots" / snapshots[-1]
+    assert last.read_bytes() == (finished / "reward.safetensors").read_bytes()
     assert (finished / "curve.png").read_bytes().startswith(b"\x89PNG")
     summary = (finished / "summary.txt").read_text()
     assert "500 transitions of 1 episode" in summary
@@ -243,6 +249,53 @@ def test_predict_and_reward_of_continuous_actions(tmp_path):
     assert single == pytest.approx(float(model.reward(obs, actions, next_obs, ends)[1]), rel=1e-4)
     with pytest.raises(mairl.MairlError, match="7, 7, 7 and 1 rows"):
         model.reward(obs, actions, next_obs, False)
+
+
+def test_reward_says_where_it_comes_from(finished):
+    reward = mairl.LearnedReward.load(finished)
+    meta, config = reward.meta, json.loads((finished / "config.json").read_text())
+    assert meta["demonstrations"] == {
+        **config["demos"],
+        "episodes": 1,
+        "every": 1,
+        "transitions": 500,
+    }
+    assert meta["config"] == config["config"]["algo"]
+    assert (meta["env_steps"], meta["seed"]) == (360, 0)
+    assert meta["packages"] == config["versions"]
+    assert reward.form.bound == algorithm.MAIRLConfig().reward.bound
+    # CartPole's expert never ends: that is worst, and living is what tells it from a policy.
+    assert reward.form.ended == -reward.form.bound
+    assert reward.form.live > 0
+
+
+def test_reward_pictures(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    assert cli.main(["reward", str(run), "--dims", "0", "2"]) == 0
+    names = {f"reward-{name}.png" for name in ("map", "saliency", "episode", "training")}
+    assert {path.name for path in run.glob("*.png")} == names | {"curve.png"}
+    said = capsys.readouterr().out.split()
+    assert set(said) == {str(run / name) for name in names}
+    for name in names:
+        assert (run / name).read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["reward", str(run), "--dims", "0", "4"]) == 2
+    assert "observation dimensions 0 to 3" in capsys.readouterr().err
+
+
+def test_reward_judgment(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mairl.judge.TRANSITIONS", 60)
+    monkeypatch.setattr("mairl.regression.STEPS", 5)
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    assert cli.main(["evaluate", str(run), "--reward"]) == 0
+    assert "the true reward never changes there" in capsys.readouterr().out
+    scores = json.loads((run / "reward_scores.json").read_text())
+    assert scores["agent"] == {
+        "transitions": 60,
+        **dict.fromkeys(("pearson_g", "spearman_g", "pearson_f", "spearman_f")),
+    }
+    assert scores["epic_g"] is None
 
 
 def test_load_what_is_not_there(finished, tmp_path):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mairl.algorithms.mairl import MAIRLConfig as MAIRLConfig
     from mairl.interrupts import Interrupted as Interrupted
     from mairl.job import TrainConfig as TrainConfig
+    from mairl.learned_reward import LearnedReward as LearnedReward
     from mairl.learner import Diverged as Diverged
     from mairl.model import Model as Model
     from mairl.model import load as load
@@ -28,6 +29,7 @@ _HOME = {
     "Model": "mairl.model",
     "load": "mairl.model",
     "Diverged": "mairl.learner",
+    "LearnedReward": "mairl.learned_reward",
     "Interrupted": "mairl.interrupts",
     "Run": "mairl.training",
     "TrainConfig": "mairl.job",

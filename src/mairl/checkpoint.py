@@ -22,22 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError
 
+from mairl.artifact import FORMAT_VERSION, CorruptError, artifact_paths, hash_over, unpack
 from mairl.types import MairlError
-
-FORMAT_VERSION = 1
-"""Raised whenever files written so far could no longer be read."""
 
 _KEEP = 2
 _ARRAYS, _JSON = "arrays.safetensors", "checkpoint.json"
 _FOLDER = re.compile(r"checkpoint-(\d{8,})-([\w.-]+)")
 _TEMPORARY = ".unfinished-"
-_ADDED = ("versions", "warnings")
-
-
-class _CorruptError(Exception):
-    """The files are not what was written; the message says how."""
+_ADDED = ("versions", "sha256", "warnings")
 
 
 def save(directory: str | Path, name: str, tree: Any, meta: Mapping[str, Any]) -> Path:
@@ -105,8 +98,8 @@ def load_latest(directory: str | Path, like_tree: Any) -> tuple[Any, dict[str, A
     problems: list[str] = []
     for _, folder in found:
         try:
-            arrays, document = _unpack(folder / _ARRAYS, folder / _JSON)
-        except _CorruptError as error:
+            arrays, document = unpack(folder / _ARRAYS, folder / _JSON)
+        except CorruptError as error:
             problems.append(f"checkpoint {folder} is corrupt: {error}")
             continue
         tree = _rebuild(like_tree, arrays, document["leaves"], str(folder))
@@ -124,7 +117,7 @@ def save_artifact(path: str | Path, tree: Any, meta: Mapping[str, Any]) -> Path:
     Raises:
         MairlError: it cannot be written. TypeError: as :func:`save`.
     """
-    arrays_path, json_path = _artifact_paths(path)
+    arrays_path, json_path = artifact_paths(path)
     data, document = _pack(tree, meta)
     try:
         arrays_path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,28 +132,6 @@ def save_artifact(path: str | Path, tree: Any, meta: Mapping[str, Any]) -> Path:
             f"{arrays_path} cannot be written: {error}; make room or choose another place"
         ) from error
     return arrays_path
-
-
-def load_artifact(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What :func:`save_artifact` wrote: arrays by name, and meta with ``versions`` added.
-
-    Raises:
-        MairlError: it is missing, incomplete, corrupt, or of a newer format.
-    """
-    arrays_path, json_path = _artifact_paths(path)
-    for part in (arrays_path, json_path):
-        if not part.exists():
-            raise MairlError(
-                f"{part} does not exist; an artifact is {arrays_path.name} and {json_path.name} "
-                "side by side: check the path, or copy both"
-            )
-    try:
-        arrays, document = _unpack(arrays_path, json_path)
-    except _CorruptError as error:
-        raise MairlError(
-            f"{arrays_path} is corrupt: {error}; copy or export both files again"
-        ) from error
-    return arrays, {**document["meta"], "versions": document["versions"]}
 
 
 def check_config(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
@@ -199,38 +170,10 @@ def _pack(tree: Any, meta: Mapping[str, Any]) -> tuple[bytes, bytes]:
         "versions": {name: _version(name) for name in ("mairl", "jax")},
         "meta": {name: value for name, value in _as_json(meta).items() if name not in _ADDED},
         "leaves": leaves,
+        "arrays_sha256": hashlib.sha256(data).hexdigest(),
     }
-    document["sha256"] = _hash(data, document)
+    document["sha256"] = hash_over(data, document)
     return data, json.dumps(document, indent=2).encode()
-
-
-def _unpack(arrays_path: Path, json_path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    try:
-        data, text = arrays_path.read_bytes(), json_path.read_bytes()
-    except OSError as error:
-        raise _CorruptError(str(error)) from error
-    try:
-        document = json.loads(text)
-        version = document["format_version"]
-        # Before the hash: another version may hash otherwise.
-        if isinstance(version, int) and version != FORMAT_VERSION:
-            raise MairlError(
-                f"{json_path} has format version {version}, this mairl reads {FORMAT_VERSION}; "
-                f"install mairl {document.get('versions', {}).get('mairl')} to use it"
-            )
-        expected = document.pop("sha256")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _CorruptError(f"{json_path.name} is not readable ({error!r})") from error
-    if _hash(data, document) != expected:
-        raise _CorruptError(f"{arrays_path.name} and {json_path.name} do not match their hash")
-    try:
-        arrays = safetensors.numpy.load(data)
-    except SafetensorError as error:
-        raise _CorruptError(str(error)) from error
-    for name, signature in document["leaves"].items():
-        if signature.startswith(("bfloat16[", "float8_")):
-            arrays[name] = arrays[name].view(signature.partition("[")[0])
-    return arrays, document
 
 
 def _rebuild(
@@ -320,18 +263,6 @@ def _sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _artifact_paths(path: str | Path) -> tuple[Path, Path]:
-    # Not with_suffix: "policy-0.5" must not lose its ".5".
-    stem = str(path).removesuffix(".safetensors").removesuffix(".json")
-    return Path(f"{stem}.safetensors"), Path(f"{stem}.json")
-
-
-def _hash(data: bytes, document: dict[str, Any]) -> str:
-    digest = hashlib.sha256(data)
-    digest.update(json.dumps(document, sort_keys=True).encode())
-    return digest.hexdigest()
 
 
 def _as_json(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The command ``mairl``: train, transfer, evaluate, demos."""
+"""The command ``mairl``."""
 
 import difflib
 import sys
@@ -24,6 +24,8 @@ Learn a policy and a reward from expert demonstrations, through a learned model.
   mairl train ENV_ID      learn from demonstrations; writes a run directory
   mairl transfer RUN ENV  learn ENV by the reward that a run has learned
   mairl evaluate RUN      true returns of the policy in a run directory
+  mairl reward RUN        pictures of the learned reward
+  mairl export RUN        policy and reward as ONNX graphs
   mairl demos [NAME]      list the shipped demonstrations, or inspect some
   mairl --version
 
@@ -115,7 +117,10 @@ def _evaluate(arguments: list[str], _: float) -> None:
     import tyro
 
     def evaluate(
-        run: Annotated[Path, tyro.conf.Positional], episodes: int = 20, seed: int | None = None
+        run: Annotated[Path, tyro.conf.Positional],
+        episodes: int = 20,
+        seed: int | None = None,
+        reward: bool = False,
     ) -> None:
         """True returns of a run's policy, deterministic actions.
 
@@ -123,11 +128,20 @@ def _evaluate(arguments: list[str], _: float) -> None:
             run: Run directory.
             episodes: How many episodes.
             seed: Which episodes; by default those of the run's own final evaluation.
+            reward: Compare the learned reward with the true one instead.
         """
         from mairl.model import load
-        from mairl.rundir import RunDirectory, read_json
+        from mairl.rundir import RunDirectory, read_json, write_json
 
         model = load(run)
+        if reward:
+            from mairl import judge
+
+            seed = model.seed if seed is None else seed
+            scores = judge.judge(model, _demos_of(run), judge.TRANSITIONS, seed)
+            write_json(RunDirectory(run).reward_scores, scores)
+            print(judge.table(scores))
+            return
         found = model.evaluate(episodes, seed)
         mean, deviation = found.returns.mean(), found.returns.std()
         text = f"return {mean:.1f} ± {deviation:.1f} over {episodes} episodes"
@@ -139,7 +153,55 @@ def _evaluate(arguments: list[str], _: float) -> None:
             text += f"; normalized {(mean - low) / (high - low):.3f} (random 0, expert 1)"
         print(text)
 
-    tyro.cli(evaluate, args=arguments, prog="mairl evaluate")
+    tyro.cli(
+        evaluate, args=arguments, prog="mairl evaluate", config=(tyro.conf.FlagCreatePairsOff,)
+    )
+
+
+def _reward(arguments: list[str], _: float) -> None:
+    import tyro
+
+    def reward(
+        run: Annotated[Path, tyro.conf.Positional], dims: tuple[int, int] | None = None
+    ) -> None:
+        """Pictures of a run's learned reward, into its directory.
+
+        Args:
+            run: Run directory.
+            dims: Observation dimensions of the map; by default the two that g is steepest in.
+        """
+        from mairl.model import load
+        from mairl.report.reward import draw_reward
+
+        for path in draw_reward(load(run), _demos_of(run), run, dims):
+            print(path)
+
+    tyro.cli(reward, args=arguments, prog="mairl reward")
+
+
+def _demos_of(run: Path) -> str | None:
+    """The demonstrations that a run was asked to learn from."""
+    from mairl.rundir import RunDirectory, read_json
+
+    return read_json(RunDirectory(run).config).get("config", {}).get("demos")
+
+
+def _export(arguments: list[str], _: float) -> None:
+    import tyro
+
+    def export(run: Annotated[Path, tyro.conf.Positional], onnx: Path) -> None:
+        """Policy and reward as ONNX graphs, which take observations in their own units.
+
+        Args:
+            run: Run directory.
+            onnx: Folder to write policy.onnx and, if one was learned, reward.onnx into.
+        """
+        from mairl.onnx_export import export as export_onnx
+
+        for path in export_onnx(run, onnx):
+            print(path)
+
+    tyro.cli(export, args=arguments, prog="mairl export")
 
 
 def _demos(arguments: list[str], _: float) -> None:
@@ -197,6 +259,8 @@ VERBS: dict[str, Callable[[list[str], float], None]] = {
     "train": _train,
     "transfer": _transfer,
     "evaluate": _evaluate,
+    "reward": _reward,
+    "export": _export,
     "demos": _demos,
 }
 

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mairl.algorithms import Algorithm, Settings, find
-from mairl.checkpoint import load_artifact
+from mairl.artifact import load_artifact
 from mairl.compilation import use_compilation_cache
 from mairl.envs import Evaluation, evaluate_episodes
+from mairl.learned_reward import LearnedReward
 from mairl.normalizer import Normalizer
 from mairl.policies import Policy
-from mairl.rewards import AIRLReward
+from mairl.portable import NO_REWARD, as_rows
 from mairl.rundir import RunDirectory
 from mairl.types import EnvSpec, MairlError, Transition
 
@@ -32,12 +33,11 @@ def load(path: str | Path) -> "Model":
         raise MairlError(
             f"the run in {path} has no policy yet: it is saved at each evaluation; let it go on"
         )
-    parts, spec, seed = read_parts(directory.policy, "policy", "normalizer")
-    reward = None
-    if directory.reward.with_suffix(".json").exists():
-        reward = read_parts(directory.reward, "reward", "normalizer")[0]["reward"]
     use_compilation_cache()
-    return Model(parts["policy"], reward, parts["normalizer"], spec, seed)
+    found = read_parts(directory.policy, "policy", "normalizer")
+    reward = LearnedReward.load(directory.path) if found.learns_reward else None
+    policy, normalizer = found.parts["policy"], found.parts["normalizer"]
+    return Model(policy, normalizer, found.spec, found.seed, reward)
 
 
 class Model:
@@ -46,15 +46,26 @@ class Model:
     def __init__(
         self,
         policy: Policy,
-        reward: AIRLReward | None,
         normalizer: Normalizer,
         spec: EnvSpec,
         seed: int,
+        reward: LearnedReward | None,
     ):
         """Usually made by :func:`load`; no reward where the algorithm learns none."""
         self.spec, self.seed = spec, seed
-        self._policy, self._reward, self._normalizer = policy, reward, normalizer
+        self._policy, self._normalizer, self._reward = policy, normalizer, reward
         self._key, self._count = jax.random.key(seed), 0
+
+    @property
+    def learned_reward(self) -> LearnedReward:
+        """The reward, with all that can be asked of it.
+
+        Raises:
+            MairlError: the algorithm learns none.
+        """
+        if self._reward is None:
+            raise MairlError(NO_REWARD)
+        return self._reward
 
     def predict(
         self,
@@ -71,7 +82,7 @@ class Model:
         Raises:
             MairlError: observations of another size, or not finite.
         """
-        rows, single = self._rows(obs, self.spec.obs_size, "obs")
+        rows, single = as_rows(obs, self.spec.obs_size, "obs", self.spec.env_id)
         if deterministic:
             inside = _mode(self._policy, self._normalizer, rows)
         else:
@@ -92,35 +103,13 @@ class Model:
         """The learned reward of transitions, single or batched; its scale is arbitrary.
 
         ``f`` is g shaped by a potential, as it was learned; ``g`` is the reward alone, the part
-        to carry over to other dynamics (Fu et al. 2018).
+        to carry over to other dynamics (Fu et al. 2018). ``learned_reward`` has more.
 
         Raises:
             MairlError: inputs of another size, not finite, or an unknown component; or the
                 algorithm learns no reward.
         """
-        if self._reward is None:
-            raise MairlError(
-                "this run learned a policy alone (behavioral cloning has no reward): train with "
-                "another --algo for a reward"
-            )
-        if component not in ("f", "g"):
-            raise MairlError(f"reward component {component!r} is unknown; ask for 'f' or 'g'")
-        rows, single = self._rows(obs, self.spec.obs_size, "obs")
-        next_rows, _ = self._rows(next_obs, self.spec.obs_size, "next_obs")
-        if self.spec.discrete:
-            actions = np.asarray(action).reshape(-1)
-        else:
-            actions, _ = self._rows(action, self.spec.action_size, "action")
-        ends = np.asarray(terminated, np.float32).reshape(-1)
-        sizes = {len(x) for x in (rows, next_rows, actions, ends)}
-        if len(sizes) > 1:
-            raise MairlError(
-                f"reward: obs, action, next_obs and terminated have {len(rows)}, {len(actions)}, "
-                f"{len(next_rows)} and {len(ends)} rows; give one of each for every transition"
-            )
-        batch = Transition(rows, self.spec.encode_action(actions), next_rows, ends)
-        values = np.asarray(_judge(component, self._reward, self._normalizer, batch))
-        return np.asarray(values[0]) if single else values
+        return self.learned_reward.value(obs, action, next_obs, terminated, component)
 
     def evaluate(self, episodes: int = 20, seed: int | None = None) -> Evaluation:
         """True returns of whole episodes with deterministic actions.
@@ -138,19 +127,6 @@ class Model:
         seed = self.seed if seed is None else seed
         return evaluate_episodes(act, self.spec.env_id, self.spec, episodes, seed, stream="final")
 
-    def _rows(self, values: np.ndarray, size: int, name: str) -> tuple[np.ndarray, bool]:
-        """As ``[n, size]`` float32, and whether it was a single one."""
-        array = np.asarray(values, np.float32)
-        batched = array.ndim > 1 and array.size == len(array) * size
-        if array.size == 0 or (not batched and array.size != size):
-            raise MairlError(
-                f"{name} has shape {array.shape}; {self.spec.env_id} has {size} numbers in one: "
-                f"give [{size}], or [n, {size}] for n of them"
-            )
-        if not np.isfinite(array).all():
-            raise MairlError(f"{name} holds NaN or infinity; look where it comes from")
-        return array.reshape(-1, size), not batched
-
 
 @jax.jit
 def _mode(policy: Policy, normalizer: Normalizer, obs: jax.Array) -> jax.Array:
@@ -162,36 +138,20 @@ def _sample(policy: Policy, normalizer: Normalizer, obs: jax.Array, key: jax.Arr
     return policy.sample(normalizer.normalize(obs), key)[0]
 
 
-def _judge(
-    component: str, reward: AIRLReward, normalizer: Normalizer, batch: Transition
-) -> jax.Array:
-    return _f(reward, normalizer, batch) if component == "f" else _g(reward, normalizer, batch)
-
-
-@jax.jit
-def _f(reward: AIRLReward, normalizer: Normalizer, batch: Transition) -> jax.Array:
-    obs, next_obs = normalizer.normalize(batch.obs), normalizer.normalize(batch.next_obs)
-    return reward.f(batch._replace(obs=obs, next_obs=next_obs))
-
-
-@jax.jit
-def _g(reward: AIRLReward, normalizer: Normalizer, batch: Transition) -> jax.Array:
-    return reward.g(normalizer.normalize(batch.obs), batch.action)
-
-
 class Parts(NamedTuple):
     """Parts of a state by name, with the spec and seed of the run that handed them on."""
 
     parts: dict[str, Any]
     spec: EnvSpec
     seed: int
+    learns_reward: bool
 
 
 def read_parts(path: Path, *names: str) -> Parts:
     """The named parts that make up one artifact.
 
     Raises:
-        MairlError: as ``checkpoint.load_artifact``, or the artifact is of another version.
+        MairlError: as ``artifact.load_artifact``, or the artifact is of another version.
     """
     arrays, meta = load_artifact(path)
     try:
@@ -203,12 +163,13 @@ def read_parts(path: Path, *names: str) -> Parts:
         seed = int(meta["seed"])
         state = _structure(algorithm, config, spec)
         like = {**state._asdict(), **state.params._asdict()}
-        return Parts(_fill({name: like[name] for name in names}, arrays), spec, seed)
+        parts = _fill({name: like[name] for name in names}, arrays)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MairlError(
             f"{path}.json does not describe a {names[0]} of this version ({error}); load it with "
             f"mairl {meta['versions'].get('mairl')}, or copy both files again"
         ) from error
+    return Parts(parts, spec, seed, hasattr(state.params, "reward"))
 
 
 def _structure(algorithm: Algorithm, config: Settings, spec: EnvSpec) -> Any:

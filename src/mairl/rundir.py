@@ -30,7 +30,9 @@ class RunDirectory:
         self.policy = self.path / "policy"  # .safetensors and .json, both
         self.reward = self.path / "reward"
         self.dynamics = self.path / "dynamics"
+        self.snapshots = self.path / "snapshots"  # of the reward, one for each evaluation
         self.result = self.path / "result.json"
+        self.reward_scores = self.path / "reward_scores.json"
         self.curve = self.path / "curve.png"
         self.summary = self.path / "summary.txt"
 

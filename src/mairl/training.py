@@ -19,7 +19,7 @@ the update would gain next to nothing and act with an older policy.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,9 +29,9 @@ import numpy as np
 from rich.console import Console
 
 from mairl import envs, metrics, rundir
-from mairl.checkpoint import save_artifact
 from mairl.compilation import use_compilation_cache
 from mairl.evaluate import FINAL_EPISODES, Scores
+from mairl.handover import hand_on
 from mairl.interrupts import Interrupted, Interrupts
 from mairl.job import Job, TrainConfig, check
 from mairl.learner import Diverged
@@ -273,7 +273,7 @@ class _Training:
             scalars["eval/normalized_return"] = entry["normalized_return"]
         self._write(scalars)
         self._progress.evaluated(entry)
-        self._hand_on()
+        hand_on(self._job, self._learner.state, self._learner.env_steps)
         return entry
 
     def _measure_baselines(self) -> None:
@@ -286,24 +286,6 @@ class _Training:
         self._progress.say("Cloning the same demonstrations, for comparison")
         self._scores.measure_clone(self._job.expert.transition, self._learner.key("clone", 0))
         self._progress.baselines(self._scores.baselines)
-
-    def _hand_on(self) -> None:
-        params, normalizer = self._learner.state.params, self._learner.state.normalizer
-        meta = {
-            "spec": asdict(self._job.spec),
-            "algorithm": self._job.config.algorithm,
-            "config": asdict(self._job.config.algo),
-            "seed": self._job.config.seed,
-            "env_steps": self._learner.env_steps,
-        }
-        policy = {"policy": params.policy, "normalizer": normalizer}
-        save_artifact(self._directory.policy, policy, meta)
-        if hasattr(params, "reward"):
-            reward = {"reward": params.reward, "normalizer": normalizer}
-            save_artifact(self._directory.reward, reward, meta)
-        if hasattr(params, "dynamics"):
-            dynamics = {"dynamics": params.dynamics, "delta_scale": self._learner.state.delta_scale}
-            save_artifact(self._directory.dynamics, {**dynamics, "normalizer": normalizer}, meta)
 
     def _result(self, entry: dict[str, Any]) -> dict[str, Any]:
         config, expert, learner = self._job.config, self._job.expert, self._learner

@@ -18,12 +18,14 @@ from rich.console import Console
 
 from mairl import demos as demonstrations
 from mairl import envs, rundir
-from mairl.algorithms.config import MAIRLConfig
+from mairl.algorithms import find
+from mairl.algorithms.config import MAIRLConfig, RewardConfig
 from mairl.algorithms.transfer import PRESETS, Transfer, WarmStart
 from mairl.compilation import use_compilation_cache
 from mairl.demos import Demonstrations, ExpertData
 from mairl.demos.data import shipped
 from mairl.job import Job, Source, check_settings, claim
+from mairl.learned_reward import LearnedReward
 from mairl.learner import Learner
 from mairl.model import from_dict, read_parts
 from mairl.rundir import RunDirectory
@@ -104,35 +106,37 @@ def check(config: TransferConfig) -> Job:
         raise MairlError("there is nothing to clone in a transfer: leave out --policy.cloning")
     directory = RunDirectory(config.run)
     origin = _origin(directory)
-    parts, spec, _ = read_parts(directory.policy, "policy", "normalizer")
-    reward = read_parts(directory.reward, "reward", "normalizer")[0]
+    reward = LearnedReward.load(directory.path)
+    spec, module = reward.spec, reward.module
+    parts = read_parts(directory.policy, "policy", "normalizer").parts
     target = envs.make_spec(config.env_id)
     _check_spaces(spec, target, config.run)
     demos, expert = _demonstrations(origin, spec)
+    algo = dataclasses.replace(config.algo, reward=_reward_settings(reward, config))
     warm = None
-    algo = _settings(config, from_dict(MAIRLConfig, origin["algo"]))
     if config.warm_start:
-        model = read_parts(directory.dynamics, "dynamics", "delta_scale", "normalizer")[0]
+        algo = _with_sizes(algo, _source_settings(origin, config.run))
+        model = read_parts(directory.dynamics, "dynamics", "delta_scale", "normalizer").parts
         warm = WarmStart(model["dynamics"], parts["policy"], model["delta_scale"])
-    method = Transfer(reward["reward"], reward["normalizer"], warm)
-    learner = Learner(method, algo, target, expert, config.steps, config.seed)
+    method: Any = Transfer(module, reward.normalizer, warm)
+    settings: Any = dataclasses.replace(config, algo=algo)
+    learner = Learner(method, settings.algo, target, expert, config.steps, config.seed)
     description = {
         "run": config.run,
         "env_id": spec.env_id,
         "env_steps": origin["steps"],
         "seed": origin["seed"],
-        "state_only": reward["reward"].state_only,
+        "state_only": module.state_only,
         "warm_start": config.warm_start,
-        "warnings": _warnings(reward["reward"].state_only, config.run),
+        "warnings": _warnings(module.state_only, config.run),
     }
     # The run may be moved, its reward may not change: by its hash, not by its name.
-    settings = dataclasses.replace(config, algo=algo)
     document = rundir.describe(
         settings,
         {
             "source": demos.source,
             "sha256": demos.sha256,
-            "reward_sha256": rundir.read_json(directory.reward.with_suffix(".json"))["sha256"],
+            "reward_sha256": reward.meta["sha256"],
         },
     )
     document["config"].pop("run")
@@ -147,11 +151,6 @@ def _origin(directory: RunDirectory) -> dict[str, Any]:
     """The settings of the source run."""
     if not directory.path.is_dir():
         raise MairlError(f"there is no run directory {directory.path}; check the path")
-    if not directory.reward.with_suffix(".json").exists() and directory.config.exists():
-        raise MairlError(
-            f"the run in {directory.path} has no reward yet: it is saved at each evaluation; "
-            "let it go on"
-        )
     origin = rundir.read_json(directory.config).get("config", {})
     if not {"env_id", "demos", "episodes", "every", "seed", "steps", "algo"} <= set(origin):
         raise MairlError(
@@ -184,13 +183,38 @@ def _demonstrations(origin: dict[str, Any], spec: EnvSpec) -> tuple[Demonstratio
     )
 
 
-def _settings(config: TransferConfig, source: MAIRLConfig) -> MAIRLConfig:
-    """The algorithm's settings with what must be the source's."""
-    algo = dataclasses.replace(
-        config.algo, reward=dataclasses.replace(source.reward, shaping=False)
+def _reward_settings(reward: LearnedReward, config: TransferConfig) -> RewardConfig:
+    """What the reward is and how its own policy was given it."""
+    form = reward.form
+    if form.bound is None:
+        raise MairlError(
+            f"the reward of {config.run} is exact, with a worth of its own for every end, which a "
+            "transfer does not know; take a run of another --algo"
+        )
+    return dataclasses.replace(
+        DEFAULT.reward,
+        hidden=tuple(layer.bias.shape[0] for layer in reward.module.reward.layers[:-1]),
+        state_only=form.state_only,
+        shaping=False,
+        bound=form.bound,
+        positive=form.positive,
     )
-    if not config.warm_start:
-        return algo
+
+
+def _source_settings(origin: dict[str, Any], run: str) -> MAIRLConfig:
+    """Those of a source that has learned a model."""
+    name = origin.get("algorithm", "mairl")
+    source = from_dict(type(find(name).PRESETS["default"]), origin["algo"])
+    if not isinstance(source, MAIRLConfig):
+        raise MairlError(
+            f"--warm-start begins with the run's model, and {run} (--algo {name}) has none: leave "
+            "it out"
+        )
+    return source
+
+
+def _with_sizes(algo: MAIRLConfig, source: MAIRLConfig) -> MAIRLConfig:
+    """The algorithm's settings, policy and model built as the source's are."""
     sizes = {name: getattr(source.dynamics, name) for name in ("kind", "width", "depth", "members")}
     return dataclasses.replace(
         algo,

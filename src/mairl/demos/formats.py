@@ -9,10 +9,10 @@ The ``.npz`` layout holds N episodes of T_i steps, one after another:
 ``episode_lengths``  [N] integers                     the T_i
 =================  =================================  ==========================================
 
-Optional: ``truncations`` [sum T_i] bool, ``episode_returns`` [N] and ``expert_return`` (one
-number: the mean over all the expert's episodes, when the file holds only some of them), both
-for evaluation only, and ``env_id`` (one string). Observations of a Discrete space are one-hot.
-Other fields are ignored. Nothing is unpickled.
+Optional: ``truncations`` [sum T_i] bool, ``rewards`` [sum T_i], ``episode_returns`` [N] and
+``expert_return`` (one number: the mean over all the expert's episodes, when the file holds only
+some of them), the three for evaluation only, and ``env_id`` (one string). Observations of a
+Discrete space are one-hot. Other fields are ignored. Nothing is unpickled.
 """
 
 import difflib
@@ -38,7 +38,7 @@ from mairl.demos.data import shipped
 from mairl.types import EnvSpec, Trajectory
 
 REQUIRED = ("observations", "actions", "terminations", "episode_lengths")
-OPTIONAL = ("truncations", "episode_returns", "expert_return", "env_id")
+OPTIONAL = ("truncations", "rewards", "episode_returns", "expert_return", "env_id")
 UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -60,8 +60,9 @@ class Demonstrations:
 
     source: the path, shipped name or Minari id they came from. env_id: the environment they
     say they were recorded in, if any. trajectories: actions in inside units.
-    episode_returns: per episode, and expert_return: mean over the whole original set; both are
-    for evaluation and never given to a learner. sha256: of the file, or of a dataset's arrays.
+    episode_returns: per episode, and expert_return: mean over the whole original set;
+    env_rewards: the true reward of each step, an array ``[T]`` per episode; the three are for
+    evaluation and never given to a learner. sha256: of the file, or of a dataset's arrays.
     """
 
     source: str
@@ -70,6 +71,7 @@ class Demonstrations:
     episode_returns: tuple[float, ...] | None
     expert_return: float | None
     sha256: str
+    env_rewards: tuple[np.ndarray, ...] | None = None
 
 
 def load_npz(path: str | os.PathLike[str], spec: EnvSpec) -> Demonstrations:
@@ -128,6 +130,7 @@ def load_npz(path: str | os.PathLike[str], spec: EnvSpec) -> Demonstrations:
         episode_returns=returns,
         expert_return=None if expert_return is None else float(expert_return),
         sha256=sha256,
+        env_rewards=_env_rewards(fields, where, lengths),
     )
 
 
@@ -217,6 +220,15 @@ def _returns(fields: dict[str, np.ndarray], where: str, episodes: int) -> tuple[
         return None
     numbers = _numbers(fields["episode_returns"], where, "episode_returns", episodes)
     return tuple(float(value) for value in numbers)
+
+
+def _env_rewards(
+    fields: dict[str, np.ndarray], where: str, lengths: list[int]
+) -> tuple[np.ndarray, ...] | None:
+    if "rewards" not in fields:
+        return None
+    numbers = _numbers(fields["rewards"], where, "rewards", sum(lengths))
+    return tuple(np.split(numbers, np.cumsum(lengths)[:-1]))
 
 
 def _env_id(fields: dict[str, np.ndarray], where: str) -> str | None:

@@ -88,7 +88,7 @@ def from_episodes(
     if not episodes:
         raise problem(where, "the dataset", "has no episode", "Choose another dataset")
     digest = hashlib.sha256()
-    trajectories, returns = [], []
+    trajectories, returns, rewards = [], [], []
     for episode in episodes:
         here = f"{where}, episode {episode.id}"
         observations = as_observations(_flatten(episode.observations, space, here), here, spec)
@@ -98,7 +98,8 @@ def from_episodes(
         trajectories.append(
             to_trajectory(here, spec, observations, actions, terminations, truncations)
         )
-        returns.append(float(np.sum(episode.rewards, dtype=np.float64)))
+        rewards.append(np.asarray(episode.rewards, np.float64).reshape(-1))
+        returns.append(float(np.sum(rewards[-1])))
         if not np.isfinite(returns[-1]):
             raise problem(here, "rewards", f"sum to {returns[-1]}", "Leave this episode out")
         for array in (observations, actions, terminations, truncations):
@@ -110,6 +111,7 @@ def from_episodes(
         episode_returns=tuple(returns),
         expert_return=float(np.mean(returns)),
         sha256=digest.hexdigest(),
+        env_rewards=tuple(rewards),
     )
 
 
