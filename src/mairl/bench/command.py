@@ -56,7 +56,9 @@ def bench(
     text = _report(suite, out, console) if board.records else ""
     if board.failed:
         logs = ", ".join(f"{cell.path(out)}.log" for cell in board.failed)
-        raise CellsFailed(f"{len(board.failed)} cells failed (see {logs}); the same command retries")
+        raise CellsFailed(
+            f"{len(board.failed)} cells failed (see {logs}); the same command retries"
+        )
     return text
 
 

@@ -133,7 +133,9 @@ def _improvement(scores: Mapping[str, Mapping[str, np.ndarray]], colours: Colour
                 lines.append((x, y, [scores[x][t] for t in shared], [scores[y][t] for t in shared]))
     figure, (panel,) = _figure(6.5, 0.8 + 0.3 * len(lines), ["improvement"], 1)
     for row, (x, _, of_x, of_y) in enumerate(lines):
-        panel.plot(improvement_interval(of_x, of_y), [row, row], color=colours[x], linewidth=5, alpha=0.35)
+        panel.plot(
+            improvement_interval(of_x, of_y), [row, row], color=colours[x], linewidth=5, alpha=0.35
+        )
         panel.plot(probability_of_improvement(of_x, of_y), row, "o", color=colours[x], markersize=5)
     labels = [f"{x} > {y}   ({len(a)} task{'s' if len(a) > 1 else ''})" for x, y, a, _ in lines]
     panel.set_yticks(range(len(lines)), labels, fontsize=8)
@@ -144,7 +146,9 @@ def _improvement(scores: Mapping[str, Mapping[str, np.ndarray]], colours: Colour
     return figure
 
 
-def _figure(width: float, height: float, panels: Sequence[str], columns: int) -> tuple[Any, list[Any]]:
+def _figure(
+    width: float, height: float, panels: Sequence[str], columns: int
+) -> tuple[Any, list[Any]]:
     # Here, not on top: it takes a second to load.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -56,7 +56,9 @@ def rows_of(suite: Suite, records: Sequence[Record]) -> list[Row]:
     rows = []
     for task in suite.tasks:
         for algorithm in suite.algorithms:
-            mine = [r for r in records if (r["task"], r["algorithm"]) == (task.name, algorithm.name)]
+            mine = [
+                r for r in records if (r["task"], r["algorithm"]) == (task.name, algorithm.name)
+            ]
             if mine and algorithm.runs_on(task):
                 by_seed = sorted(mine, key=lambda r: r["seed"])
                 rows.append(Row(task, algorithm.name, tuple(by_seed)))

@@ -148,5 +148,3 @@ def _check_same(cell: Cell, found: dict[str, Any], path: Path) -> None:
 
 def _order(record: Record) -> tuple[Any, ...]:
     return record["task"], record["algorithm"], record["seed"]
-
-

@@ -192,10 +192,10 @@ def picture(board: Board, out: Path, seconds: float) -> Table:
         mine = [c for c in board.cells if (c.task, c.algorithm.name) == (task, algorithm)]
         ended = [board.records[c.key] for c in mine if c.key in board.records]
         scores = np.array([r["normalized_return"] for r in ended])
-        now = [
-            f"seed {c.seed}: {results.progress(c, out):.0%}" for c in mine if c in board.running
+        now = [f"seed {c.seed}: {results.progress(c, out):.0%}" for c in mine if c in board.running]
+        now += [
+            f"seed {c.seed}: [red]exit code {board.failed[c]}[/]" for c in mine if c in board.failed
         ]
-        now += [f"seed {c.seed}: [red]exit code {board.failed[c]}[/]" for c in mine if c in board.failed]
         now += [f"seed {c.seed}: in another process" for c in mine if c in board.elsewhere]
         table.add_row(
             task.name,

@@ -70,9 +70,7 @@ def improvement_interval(
 ) -> tuple[float, float]:
     """95 % interval of :func:`probability_of_improvement`; the seeds of X and Y are independent."""
     rng = np.random.default_rng(seed)
-    found = [
-        probability_of_improvement(_redraw(x, rng), _redraw(y, rng)) for _ in range(samples)
-    ]
+    found = [probability_of_improvement(_redraw(x, rng), _redraw(y, rng)) for _ in range(samples)]
     low, high = np.percentile(found, [2.5, 97.5])
     return float(low), float(high)
 
@@ -114,14 +112,14 @@ def first_reach(x: np.ndarray, scores: np.ndarray, level: float) -> float:
     return float(x[reached[0]]) if len(reached) else float("inf")
 
 
-def staying(
-    runs: Sequence[np.ndarray], reached: float = 0.9, stays: float = 0.8
-) -> float | None:
+def staying(runs: Sequence[np.ndarray], reached: float = 0.9, stays: float = 0.8) -> float | None:
     """Stability: of evaluations after a run's first at ``reached``, the share above ``stays``.
 
     Over the evaluations of all ``runs``; None where none followed.
     """
-    later = [scores[np.argmax(scores >= reached) + 1 :] for scores in runs if scores.max() >= reached]
+    later = [
+        scores[np.argmax(scores >= reached) + 1 :] for scores in runs if scores.max() >= reached
+    ]
     pooled = np.concatenate([np.zeros(0), *later])
     return float((pooled > stays).mean()) if len(pooled) else None
 

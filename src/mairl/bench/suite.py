@@ -1,22 +1,22 @@
 """A suite: which algorithms on which tasks with how many seeds, from one TOML file.
 
-    description = "What it is for"
-    seeds = 5
+description = "What it is for"
+seeds = 5
 
-    [[tasks]]
-    name = "hopper-full"        # a folder's and a row's name
-    env = "Hopper-v5"
-    episodes = 1                # demonstrated episodes; left out: all
-    every = 1                   # keep every k-th transition
-    steps = 30_000              # budget of environment steps
-    demos = "own.npz"           # left out: those shipped for env; a path is relative to this file
+[[tasks]]
+name = "hopper-full"        # a folder's and a row's name
+env = "Hopper-v5"
+episodes = 1                # demonstrated episodes; left out: all
+every = 1                   # keep every k-th transition
+steps = 30_000              # budget of environment steps
+demos = "own.npz"           # left out: those shipped for env; a path is relative to this file
 
-    [[algorithms]]
-    name = "no-model"
-    flags = ["--reward.imagined", "0"]      # options of `mairl train`
-    tasks = ["hopper-*"]                    # left out: all
-    steps = { hopper-full = 60_000 }        # another budget than the task's
-    program = "peers/run.py"                # a Python program with the options of `mairl train`
+[[algorithms]]
+name = "no-model"
+flags = ["--reward.imagined", "0"]      # options of `mairl train`
+tasks = ["hopper-*"]                    # left out: all
+steps = { hopper-full = 60_000 }        # another budget than the task's
+program = "peers/run.py"                # a Python program with the options of `mairl train`
 
 """
 
