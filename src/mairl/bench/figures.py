@@ -69,7 +69,7 @@ def _curves(rows: Sequence["Row"], axis: str, colours: Colours) -> Any:
         for row in (r for r in rows if r.task.name == task):
             if not (found := row.curves(axis)):
                 continue
-            x, values = curve(*zip(*found, strict=True))
+            x, values = curve([x for x, _ in found], [scores for _, scores in found])
             middle, low, high = curve_band(values)
             panel.fill_between(x, low, high, color=colours[row.algorithm], alpha=0.18, linewidth=0)
             panel.plot(x, middle, color=colours[row.algorithm], linewidth=1.6, label=row.algorithm)
@@ -97,7 +97,9 @@ def _scores(rows: Sequence["Row"], whole: Mapping[str, Strata], colours: Colours
         low, high = interval(strata)
         scores = np.concatenate(strata)
         panel.plot(scores, np.full(len(scores), y), "|", color=colours[name], alpha=0.6)
-        panel.plot([low, high], [y, y], color=colours[name], linewidth=5, alpha=0.35)
+        panel.plot(
+            [low, high], [y, y], color=colours[name], linewidth=5, alpha=0.35, solid_capstyle="butt"
+        )
         panel.plot(iqm(strata), y, "o", color=colours[name], markersize=5)
     panel.set_yticks(range(len(lines)), [text for text, *_ in lines], fontsize=8)
     panel.invert_yaxis()
@@ -134,7 +136,12 @@ def _improvement(scores: Mapping[str, Mapping[str, np.ndarray]], colours: Colour
     figure, (panel,) = _figure(6.5, 0.8 + 0.3 * len(lines), ["improvement"], 1)
     for row, (x, _, of_x, of_y) in enumerate(lines):
         panel.plot(
-            improvement_interval(of_x, of_y), [row, row], color=colours[x], linewidth=5, alpha=0.35
+            improvement_interval(of_x, of_y),
+            [row, row],
+            color=colours[x],
+            linewidth=5,
+            alpha=0.35,
+            solid_capstyle="butt",
         )
         panel.plot(probability_of_improvement(of_x, of_y), row, "o", color=colours[x], markersize=5)
     labels = [f"{x} > {y}   ({len(a)} task{'s' if len(a) > 1 else ''})" for x, y, a, _ in lines]

@@ -30,6 +30,8 @@ class Row:
 
     task: Task
     algorithm: str
+    place: int
+    """Of the algorithm in the suite."""
     records: tuple[Record, ...]
 
     @property
@@ -55,20 +57,20 @@ def rows_of(suite: Suite, records: Sequence[Record]) -> list[Row]:
     """Rows in the suite's order; those without a finished run are left out."""
     rows = []
     for task in suite.tasks:
-        for algorithm in suite.algorithms:
+        for place, algorithm in enumerate(suite.algorithms):
             mine = [
                 r for r in records if (r["task"], r["algorithm"]) == (task.name, algorithm.name)
             ]
             if mine and algorithm.runs_on(task):
                 by_seed = sorted(mine, key=lambda r: r["seed"])
-                rows.append(Row(task, algorithm.name, tuple(by_seed)))
+                rows.append(Row(task, algorithm.name, place, tuple(by_seed)))
     return rows
 
 
 def strata_of(rows: Sequence[Row]) -> dict[str, dict[str, np.ndarray]]:
-    """Scores by algorithm, then by task."""
+    """Scores by algorithm, then by task, both in the suite's order."""
     found: dict[str, dict[str, np.ndarray]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.place):
         found.setdefault(row.algorithm, {})[row.task.name] = row.scores
     return found
 

@@ -140,9 +140,9 @@ def _check_same(cell: Cell, found: dict[str, Any], path: Path) -> None:
     for name, wanted in cell.definition.items():
         if found.get(name) != wanted:
             raise MairlError(
-                f"{cell}: the suite says {name} {wanted!r}, but what is in {path.parent.parent.parent}"
-                f" was made with {found.get(name)!r}; choose another --out, or delete "
-                f"{path} and its record in {FILE}"
+                f"{cell}: the suite says {name} {wanted!r}, but what is there was made with "
+                f"{found.get(name)!r}; choose another --out, or delete {path} and its record in "
+                f"{FILE}"
             )
 
 

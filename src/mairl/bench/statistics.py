@@ -4,7 +4,8 @@ After Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistica
 NeurIPS 2021. Scores are given as strata: one array ``[seeds]`` for each task, of any lengths.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,40 +21,28 @@ def iqm(strata: Strata) -> float:
     The mean without the lowest and the highest quarter, each rounded down to whole runs: of
     five the middle three, of three or fewer all.
     """
-    ordered = np.sort(np.concatenate(strata))
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
+    return float(_trimmed_mean(np.concatenate(strata)))
 
 
-def interval(
-    strata: Strata,
-    statistic: Callable[[Strata], float] = iqm,
-    samples: int = SAMPLES,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % percentile interval of ``statistic`` by the stratified bootstrap.
+def interval(strata: Strata, samples: int = SAMPLES, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of :func:`iqm` by the stratified bootstrap.
 
     Each sample draws, for each task by itself, as many seeds as there are, with replacement.
     """
-    rng = np.random.default_rng(seed)
-    found = [statistic(_redraw(strata, rng)) for _ in range(samples)]
-    low, high = np.percentile(found, [2.5, 97.5])
+    low, high = _ends(_trimmed_mean(np.concatenate(_redraw(strata, samples, seed), axis=1)))
     return float(low), float(high)
 
 
 def performance_profile(strata: Strata, thresholds: np.ndarray) -> np.ndarray:
     """Share of runs that score above each of ``thresholds`` ``[n]``, mean over tasks: ``[n]``."""
-    return np.mean([(s[:, None] > thresholds).mean(axis=0) for s in strata], axis=0)
+    return np.mean([(s[..., None] > thresholds).mean(axis=-2) for s in strata], axis=0)
 
 
 def profile_band(
     strata: Strata, thresholds: np.ndarray, samples: int = SAMPLES, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """95 % pointwise band ``([n], [n])`` of :func:`performance_profile`."""
-    rng = np.random.default_rng(seed)
-    found = [performance_profile(_redraw(strata, rng), thresholds) for _ in range(samples)]
-    low, high = np.percentile(found, [2.5, 97.5], axis=0)
-    return low, high
+    return _ends(performance_profile(_redraw(strata, samples, seed), thresholds))
 
 
 def probability_of_improvement(x: Strata, y: Strata) -> float:
@@ -62,16 +51,14 @@ def probability_of_improvement(x: Strata, y: Strata) -> float:
     This is the Mann-Whitney U statistic over the number of pairs. ``x`` and ``y`` are of the
     same tasks, in the same order.
     """
-    return float(np.mean([_above(a, b) for a, b in zip(x, y, strict=True)]))
+    return float(_above(x, y))
 
 
 def improvement_interval(
     x: Strata, y: Strata, samples: int = SAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of :func:`probability_of_improvement`; the seeds of X and Y are independent."""
-    rng = np.random.default_rng(seed)
-    found = [probability_of_improvement(_redraw(x, rng), _redraw(y, rng)) for _ in range(samples)]
-    low, high = np.percentile(found, [2.5, 97.5])
+    """95 % interval of :func:`probability_of_improvement`; seeds of X and Y are independent."""
+    low, high = _ends(_above(_redraw(x, samples, seed), _redraw(y, samples, seed + 1)))
     return float(low), float(high)
 
 
@@ -97,13 +84,8 @@ def curve_band(
     """
     runs = len(values)
     draws = np.random.default_rng(seed).integers(0, runs, (samples, runs))
-    cut = runs // 4
-
-    def middle(ordered: np.ndarray) -> np.ndarray:
-        return ordered[..., cut : runs - cut, :].mean(axis=-2)
-
-    low, high = np.percentile(middle(np.sort(values[draws], axis=1)), [2.5, 97.5], axis=0)
-    return middle(np.sort(values, axis=0)), low, high
+    low, high = _ends(_trimmed_mean(np.moveaxis(values[draws], 1, -1)))
+    return _trimmed_mean(values.T), low, high
 
 
 def first_reach(x: np.ndarray, scores: np.ndarray, level: float) -> float:
@@ -124,9 +106,28 @@ def staying(runs: Sequence[np.ndarray], reached: float = 0.9, stays: float = 0.8
     return float((pooled > stays).mean()) if len(pooled) else None
 
 
-def _redraw(strata: Strata, rng: np.random.Generator) -> list[np.ndarray]:
-    return [s[rng.integers(0, len(s), len(s))] for s in strata]
+def _redraw(strata: Strata, samples: int, seed: int) -> list[np.ndarray]:
+    """For each task ``[samples, seeds]``."""
+    rng = np.random.default_rng(seed)
+    return [s[rng.integers(0, len(s), (samples, len(s)))] for s in strata]
 
 
-def _above(x: np.ndarray, y: np.ndarray) -> float:
-    return float((x[:, None] > y).mean() + 0.5 * (x[:, None] == y).mean())
+def _ends(found: np.ndarray) -> Any:
+    """The lower and the upper end of 95 % of the samples, which lie along the first axis."""
+    return tuple(np.percentile(found, [2.5, 97.5], axis=0))
+
+
+def _trimmed_mean(scores: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    number = scores.shape[-1]
+    cut = number // 4
+    return np.asarray(np.sort(scores, axis=-1)[..., cut : number - cut].mean(axis=-1))
+
+
+def _above(x: Strata, y: Strata) -> np.ndarray:
+    """Share of pairs of the last axes, ``[..., X seeds]`` and ``[..., Y seeds]``, with X above."""
+    found = []
+    for a, b in zip(x, y, strict=True):
+        one, other = a[..., :, None], b[..., None, :]
+        found.append((np.greater(one, other) + 0.5 * np.equal(one, other)).mean(axis=(-2, -1)))
+    return np.asarray(np.mean(found, axis=0))

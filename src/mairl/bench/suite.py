@@ -145,7 +145,9 @@ def _build(cls: type, where: str, given: dict[str, Any], **parts: list[Any]) -> 
         required = entry.default is entry.default_factory is dataclasses.MISSING
         if required and name not in given:
             raise MairlError(f"{where}: {name!r} is missing; add it")
-    frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in (given | parts).items()}
+    frozen: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in (given | parts).items()
+    }
     return cls(**frozen)
 
 
@@ -196,8 +198,9 @@ def _with_paths(suite: Suite, folder: Path) -> Suite:
     """Paths in the file are relative to it; names of demonstrations stay as they are."""
 
     def task(entry: Task) -> Task:
-        own = entry.demos is not None and (folder / entry.demos).is_file()
-        return dataclasses.replace(entry, demos=str(folder / entry.demos)) if own else entry
+        if entry.demos is None or not (folder / entry.demos).is_file():
+            return entry
+        return dataclasses.replace(entry, demos=str(folder / entry.demos))
 
     def algorithm(entry: Algorithm) -> Algorithm:
         if entry.program is None:
