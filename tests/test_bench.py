@@ -19,6 +19,7 @@ import mairl
 from mairl import cli, demos, envs
 from mairl.bench import cells, figures, report, results, statistics
 from mairl.bench.suite import Algorithm, Suite, Task, load, shipped_suites
+from mairl.demos.data import shipped_file
 
 # Computed by rliable 1.2.0 (with arch 7.2.0):
 #   x, y = np.array(X), np.array(Y); n = 50_000 bootstrap samples; T = [0.0, 0.5, 0.7, 0.9, 1.1]
@@ -180,10 +181,25 @@ def test_cells_and_their_options(tmp_path):
     assert (config.seed, config.out, config.evaluations, config.algo.gamma) == (7, "here", 4, 0.5)
 
 
+def test_paths_are_relative_to_the_suite(tmp_path):
+    with shipped_file("CartPole-v1") as file:
+        (tmp_path / "own.npz").write_bytes(file.read_bytes())
+    text = SUITE.replace("episodes = 1", 'demos = "own.npz"')
+    suite = load(write_suite(tmp_path, text))
+    first, _, last = cells.select(suite, 1, None)
+    cells._check_task(first.task)
+    options = first.options(suite, Path("here"))
+    assert options[options.index("--demos") + 1] == str(tmp_path / "own.npz")
+    assert first.definition["demos"] == "own.npz"
+    assert first.command(suite, tmp_path)[1] == str(tmp_path / "fake.py")
+    assert last.definition["demos"] is None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("seeds = 2", "seed = 2", "unknown key 'seed'; did you mean 'seeds'"),
+        ("seeds = 2", 'name = "x"', "unknown key 'name'"),
         ("steps = 300", "step = 300", r"tasks\[1\] \('b'\): unknown key 'step'"),
         ("steps = 300", 'steps = "300"', "steps is '300'; give a whole number"),
         ("steps = 300", "steps = true", "steps is True; give a whole number"),

@@ -37,9 +37,12 @@ class Cell:
     @property
     def definition(self) -> dict[str, Any]:
         """What it is, apart from names: results of another definition are not its results."""
+        demos = self.task.demos
+        if demos is not None and demos.endswith(".npz"):
+            demos = Path(demos).name  # The folder differs from machine to machine.
         return {
             "env": self.task.env,
-            "demos": self.task.demos,
+            "demos": demos,
             "episodes": self.task.episodes,
             "every": self.task.every,
             "steps": self.algorithm.budget(self.task),

@@ -53,7 +53,8 @@ def bench(
     except OSError as error:
         raise MairlError(f"--out {out} cannot be used: {error.strerror}; choose another") from error
     schedule.run(suite, board, out, jobs or _cores(), console)
-    text = _report(suite, out, console) if board.records else ""
+    done = any(cell.key in board.records for cell in chosen)
+    text = _report(suite, out, console) if done else ""
     if board.failed:
         logs = ", ".join(f"{cell.path(out)}.log" for cell in board.failed)
         raise CellsFailed(

@@ -123,17 +123,18 @@ def load(name: str) -> Suite:
         for i, a in enumerate(document["algorithms"])
     ]
     rest = {k: v for k, v in document.items() if k not in ("tasks", "algorithms")}
-    suite = _build(Suite, where, rest | {"name": path.stem}, tasks=tasks, algorithms=algorithms)
+    parts = {"name": path.stem, "tasks": tasks, "algorithms": algorithms}
+    suite = _build(Suite, where, rest, **parts)
     _check_names(suite, where)
     return _with_paths(suite, path.parent)
 
 
-def _build(cls: type, where: str, given: dict[str, Any], **parts: list[Any]) -> Any:
+def _build(cls: type, where: str, given: dict[str, Any], **parts: Any) -> Any:
     """``cls`` from a table of the file, each entry checked against the annotation."""
     fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in parts}
     kinds = typing.get_type_hints(cls)
     if isinstance(given.get("name"), str):
-        where += f" ({given['name']!r})" if cls is not Suite else ""
+        where += f" ({given['name']!r})"
     for name, value in given.items():
         if name not in fields:
             near = difflib.get_close_matches(name, fields, 1, 0.6)
