@@ -335,7 +335,7 @@ def test_killed_while_its_runs_go_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(figures, "draw", lambda *_: [])
     assert cli.main(["bench", path, "--out", str(out), *only]) == 0
     assert len(starts(out, "a/other/s0")) == 1
-    assert "| a | other | 800 | 1 | 0.250" in capsys.readouterr().out
+    assert "| a | other | 800 | 1 | 0.250 (one seed) |" in capsys.readouterr().out
 
 
 TRAINED = """

@@ -127,7 +127,7 @@ def task_table(rows: Sequence[Row]) -> str:
                 row.algorithm,
                 f"{row.records[0]['definition']['steps']}",
                 f"{len(row.records)}",
-                _with_interval(iqm([row.scores]), interval([row.scores])),
+                _with_interval(iqm([row.scores]), interval([row.scores]), len(row.records)),
                 f"{iqm([cloned]):.2f}" if len(cloned) else "–",
                 _reached(curves),
                 _reached(row.curves("seconds")),
@@ -147,7 +147,7 @@ def overall_table(rows: Sequence[Row]) -> str:
             name,
             f"{len(strata)}",
             f"{sum(map(len, strata))}",
-            _with_interval(iqm(strata), interval(strata)),
+            _with_interval(iqm(strata), interval(strata), max(map(len, strata))),
         ]
         for name, strata in whole.items()
     ]
@@ -172,7 +172,13 @@ def improvement_table(rows: Sequence[Row]) -> str:
         if shared:
             x, y = [first[1][t] for t in shared], [scores[t] for t in shared]
             chance = probability_of_improvement(x, y), improvement_interval(x, y)
-            lines.append([f"{first[0]} > {name}", f"{len(shared)}", _with_interval(*chance)])
+            lines.append(
+                [
+                    f"{first[0]} > {name}",
+                    f"{len(shared)}",
+                    _with_interval(*chance, max(map(len, x + y))),
+                ]
+            )
     text = "The chance that a run of the one scores above a run of the other on the same task."
     return f"{text}\n\n{_table(['', 'tasks', 'P [95 %]'], lines)}"
 
@@ -188,8 +194,10 @@ def _reached(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
     return " / ".join(texts)
 
 
-def _with_interval(value: float, ends: tuple[float, float]) -> str:
-    return f"{value:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
+def _with_interval(value: float, ends: tuple[float, float], seeds: int) -> str:
+    # Of one seed nothing can be redrawn: an interval of no width would claim certainty.
+    spread = f"[{ends[0]:.3f}, {ends[1]:.3f}]" if seeds > 1 else "(one seed)"
+    return f"{value:.3f} {spread}"
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
