@@ -27,6 +27,7 @@ Learn a policy and a reward from expert demonstrations, through a learned model.
   mairl reward RUN        pictures of the learned reward
   mairl export RUN        policy and reward as ONNX graphs
   mairl demos [NAME]      list the shipped demonstrations, or inspect some
+  mairl bench [SUITE]     compare algorithms over tasks and seeds, or list the suites
   mairl --version
 
 `mairl VERB --help` shows every option with its default."""
@@ -232,6 +233,38 @@ def _demos(arguments: list[str], _: float) -> None:
     tyro.cli(demos, args=arguments, prog="mairl demos")
 
 
+def _bench(arguments: list[str], _: float) -> None:
+    import tyro
+
+    def bench(
+        suite: Annotated[str | None, tyro.conf.Positional] = None,
+        out: Path | None = None,
+        jobs: int | None = None,
+        seeds: int | None = None,
+        only: str | None = None,
+        report: bool = False,
+    ) -> None:
+        """Compare algorithms over tasks and seeds; the same command goes on where it stopped.
+
+        Args:
+            suite: A shipped suite, or the path of a suite file; without one, list those shipped.
+            out: Where runs, raw numbers, tables and figures go; by default runs/SUITE.
+            jobs: Runs at a time, one thread each; by default as many as there are cores.
+            seeds: How many seeds, instead of the suite's number.
+            only: Only what fits this pattern of task:algorithm, or of one of the two.
+            report: Run nothing; tables and figures from what is there.
+        """
+        from mairl.bench.command import bench, render_list
+
+        if suite is None:
+            print(render_list())
+        else:
+            folder = out or Path("runs") / Path(suite).stem
+            bench(suite, folder, jobs=jobs, seeds=seeds, only=only, report_only=report)
+
+    tyro.cli(bench, args=arguments, prog="mairl bench", config=(tyro.conf.FlagCreatePairsOff,))
+
+
 def _recorded_in(name: str) -> str:
     """The environment that a file says it was recorded in."""
     import numpy as np
@@ -262,6 +295,7 @@ VERBS: dict[str, Callable[[list[str], float], None]] = {
     "reward": _reward,
     "export": _export,
     "demos": _demos,
+    "bench": _bench,
 }
 
 
