@@ -24,9 +24,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from learning import ONE_THREAD, interval, iqm
 
 import mairl
+from mairl.bench.schedule import ONE_THREAD
+from mairl.bench.statistics import interval, iqm
 from mairl.envs import pointmaze
 
 RESULTS = Path(__file__).parent / "results" / "transfer.json"
@@ -124,8 +125,8 @@ def table(out: Path) -> None:
     for cell in dict.fromkeys(row["cell"] for row in rows):
         mine = [row for row in rows if row["cell"] == cell]
         returns = np.array([row["return_mean"] for row in mine])
-        low, high = interval(returns)
-        text = f"{cell:28s} {len(mine)} seeds  return {iqm(returns):.2f} [{low:.2f}, {high:.2f}]"
+        low, high = interval([returns])
+        text = f"{cell:28s} {len(mine)} seeds  return {iqm([returns]):.2f} [{low:.2f}, {high:.2f}]"
         for name in ("source_return_mean", "bc_return_mean", "random_return", "expert_return"):
             found = [row[name] for row in mine if row[name] is not None]
             text += f"  {name.split('_')[0]} {np.mean(found):.2f}" if found else ""
