@@ -314,7 +314,7 @@ class Acts(mairl.Model):
 
     def __init__(self, path):
         # Without networks of its own.
-        self.spec, self.seed, self._reward = LINE, 0, portable.LearnedReward.load(path)
+        self.spec, self.seed, self._reward = LINE, 0, mairl.LearnedReward.load(path)
 
     def predict(self, obs, *_):
         return np.full((len(obs), 1), 0.4, np.float32), None
