@@ -118,7 +118,7 @@ def test_loading_mujoco_leaves_no_message_and_no_file(tmp_path, monkeypatch, cap
     [
         ("Hopper-v9", "'Hopper-v9' is not registered; nearest: 'Hopper-v5'"),
         ("hoper-v5", "nearest: 'Hopper-v5'"),
-        ("mairl/Hopper-v5", "nearest: 'Hopper-v5'"),
+        ("mairl/Hopper-v5", "nearest: 'mairl/Hopper-v0'"),
         ("mairltest/Conter-v0", "nearest: 'mairltest/Counter-v2'"),
         ("Counter-v0", "nearest: 'mairltest/Counter-v2'"),
         ("mairltest/Counter-v7", "nearest: 'mairltest/Counter-v2'"),
