@@ -530,6 +530,7 @@ def test_reward_loss_takes_log_probs_as_given():
             log_prob,
             ones,
             gradient_penalty=0.0,
+            slope=0.0,
             key=jax.random.key(0),
         )[0]
 

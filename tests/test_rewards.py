@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mairl.losses.reward import reward_loss, unit_gradient_penalty
+from mairl.losses.reward import reward_loss, slope_penalty
 from mairl.rewards import AIRLReward, BoundedReward, end_logits, ended_share
 from mairl.types import Transition
 
@@ -355,6 +355,7 @@ def discriminate(expert, negative, weight=None, penalty=0.0, expert_log_prob=Non
         *zeros,
         jnp.ones(len(negative)) if weight is None else jnp.float32(weight),
         gradient_penalty=penalty,
+        slope=1.0,
         key=jax.random.key(0),
         **options,
     )
@@ -413,11 +414,14 @@ def test_gradient_penalty_of_a_linear_reward():
     # f = 3 s + 4 a: |grad f| = 5 everywhere, (5 - 1)^2 = 16.
     batch = steps((1.0, 0.0, 0.0, 0.0), (2.0, 1.0, 0.0, 0.0))
     other = steps((-1.0, 0.5, 3.0, 0.0), (0.0, 1.0, 1.0, 0.0))
-    penalty = unit_gradient_penalty(linear_reward([3.0, 4.0]), batch, other, key=jax.random.key(0))
+    penalty = slope_penalty(linear_reward([3.0, 4.0]), batch, other, 1.0, key=jax.random.key(0))
     np.testing.assert_allclose(penalty, 16.0, rtol=1e-5)
+    # Zero-centered: 5^2.
+    flat = slope_penalty(linear_reward([3.0, 4.0]), batch, other, 0.0, key=jax.random.key(0))
+    np.testing.assert_allclose(flat, 25.0, rtol=1e-5)
     # With h = 2 s, s: 3 - 2 = 1, a: 4, s': 0.9 * 2 = 1.8; sqrt(1 + 16 + 3.24) = 4.49889.
     shaped = linear_reward([3.0, 4.0], 2.0)
-    penalty = unit_gradient_penalty(shaped, batch, other, key=jax.random.key(0))
+    penalty = slope_penalty(shaped, batch, other, 1.0, key=jax.random.key(0))
     np.testing.assert_allclose(penalty, (np.sqrt(20.24) - 1.0) ** 2, rtol=1e-5)
 
 
@@ -429,12 +433,12 @@ def test_gradient_penalty_is_taken_between_expert_and_negative():
     layers = lambda r: (r.reward.layers[0].weight, r.reward.layers[1].weight)  # noqa: E731
     reward = eqx.tree_at(layers, reward, (jnp.float32([[8.0], [0.0]]), jnp.ones((1, 1))))
     ends = steps(*[(2.0, 0.0, 0.0, 0.0)] * 200), steps(*[(-2.0, 0.0, 0.0, 0.0)] * 200)
-    at_ends = unit_gradient_penalty(reward, ends[0], ends[0], key=jax.random.key(0))
+    at_ends = slope_penalty(reward, ends[0], ends[0], 1.0, key=jax.random.key(0))
     np.testing.assert_allclose(at_ends, 1.0, rtol=1e-3)
     # E (|8 / cosh^2(8 s)| - 1)^2 over s uniform in [-2, 2], by quadrature.
     s = np.linspace(-2, 2, 20_001)
     expected = np.mean((8.0 / np.cosh(8.0 * s) ** 2 - 1.0) ** 2)
-    between = unit_gradient_penalty(reward, *ends, key=jax.random.key(0))
+    between = slope_penalty(reward, *ends, 1.0, key=jax.random.key(0))
     np.testing.assert_allclose(between, expected, rtol=0.3)
     assert expected > 2.0
 
@@ -455,6 +459,7 @@ def test_gradient_penalty_enters_the_loss_by_its_weight():
         jnp.zeros(1),
         jnp.ones(1),
         gradient_penalty=10.0,
+        slope=1.0,
         key=jax.random.key(0),
     )
     # (3 - 1)^2 = 4, ten times; both classes hold the same s with f = 3.

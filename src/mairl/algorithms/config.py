@@ -38,7 +38,10 @@ class RewardConfig:
     log_prob: bool = False
     """Logit f - log pi (AIRL's) instead of f."""
     learning_rate: float = 1e-4
-    gradient_penalty: float = 1.0
+    gradient_penalty: float = 0.5
+    """Weight of (|gradient of f| - slope)^2 between demonstrations and policy ..."""
+    slope: float = 0.0
+    """... with this slope."""
     expert_weight: float = 0.5
     """Weight of the demonstrations in the discriminator's loss."""
     imagined: float = 0.5
@@ -118,7 +121,13 @@ PRESETS: dict[str, MAIRLConfig] = {
     # which g does not flatten as the policy becomes the expert's (docs/transfer.md).
     "transferable": MAIRLConfig(
         reward=RewardConfig(
-            state_only=True, shaping=True, log_prob=True, bound=20.0, positive=False
+            state_only=True,
+            shaping=True,
+            log_prob=True,
+            gradient_penalty=1.0,
+            slope=1.0,
+            bound=20.0,
+            positive=False,
         ),
         policy=PolicyConfig(temperature=1.0, temperature_rate=0.0, cloning=0.0),
     ),

@@ -36,6 +36,7 @@ def discriminator_loss(c: RewardConfig, reward: AIRLReward, batch: RewardBatch, 
         share * batch.policy_log_prob,
         jnp.ones(batch.policy_log_prob.shape),
         gradient_penalty=c.gradient_penalty,
+        slope=1.0,
         key=key,
     )
 

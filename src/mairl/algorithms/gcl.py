@@ -13,7 +13,7 @@ from functools import partial
 from mairl.algorithms import onpolicy
 from mairl.algorithms.onpolicy import OnPolicyConfig, RewardBatch, RewardConfig
 from mairl.losses.partition import log_partition, partition_loss
-from mairl.losses.reward import unit_gradient_penalty
+from mairl.losses.reward import slope_penalty
 from mairl.rewards import AIRLReward
 
 
@@ -34,7 +34,7 @@ def likelihood_loss(c: RewardConfig, reward: AIRLReward, batch: RewardBatch, key
     loss, metrics = partition_loss(
         reward.f(batch.expert), reward.f(batch.policy), batch.policy_log_prob
     )
-    penalty = unit_gradient_penalty(reward, batch.expert, batch.policy, key=key)
+    penalty = slope_penalty(reward, batch.expert, batch.policy, 1.0, key=key)
     metrics["reward/gradient_penalty"] = penalty
     return loss + c.gradient_penalty * penalty, metrics
 

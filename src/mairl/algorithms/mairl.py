@@ -258,6 +258,7 @@ class Step:
                 self._log_prob(policy, negative),
                 weight,
                 gradient_penalty=c.gradient_penalty,
+                slope=c.slope,
                 expert_weight=c.expert_weight,
                 key=keys["loss"],
             ),

@@ -17,6 +17,7 @@ def reward_loss(
     negative_weight: Float[Array, " negatives"],
     *,
     gradient_penalty: float,
+    slope: float,
     expert_weight: float = 0.5,
     key: Key[Array, ""],
 ) -> tuple[Float[Array, ""], Metrics]:
@@ -38,7 +39,7 @@ def reward_loss(
         picked = jax.random.permutation(pick_key, negative_weight.shape[0])
         picked = picked[: expert.terminated.shape[0]]
         other = jax.tree.map(lambda x: x[picked], negative)
-        penalty = unit_gradient_penalty(reward, expert, other, key=mix_key)
+        penalty = slope_penalty(reward, expert, other, slope, key=mix_key)
     loss = 2.0 * (expert_weight * expert_loss + (1.0 - expert_weight) * negative_loss)
     loss = loss + gradient_penalty * penalty
     metrics = {
@@ -52,13 +53,20 @@ def reward_loss(
     return loss, metrics
 
 
-def unit_gradient_penalty(
-    reward: AIRLReward, expert: Transition, negative: Transition, *, key: Key[Array, ""]
+def slope_penalty(
+    reward: AIRLReward,
+    expert: Transition,
+    negative: Transition,
+    slope: float,
+    *,
+    key: Key[Array, ""],
 ) -> Float[Array, ""]:
-    """E (|grad f| - 1)^2 on points between expert and policy (Gulrajani et al. 2017, eq. 3).
+    """E (|grad f| - slope)^2 on points between expert and policy.
 
     It bounds how steep f can be, hence how sure it can be of the expert near the data: the one
-    regularizer off-policy adversarial imitation does not do without (Blonde et al. 2022).
+    regularizer off-policy adversarial imitation does not do without (Blonde et al. 2022). A slope
+    of 1 is Gulrajani et al.'s (2017, eq. 3). With 0 the game has a point of rest where both sides
+    do the same; with 1 f must slope even there, and goes round it (Mescheder et al. 2018).
     """
     mix = jax.random.uniform(key, expert.terminated.shape)
 
@@ -69,4 +77,4 @@ def unit_gradient_penalty(
     points = jax.tree.map(between, expert, negative)
     gradients = jax.grad(lambda p: jnp.sum(reward.f(p)))(points)
     square = sum(jnp.sum(x**2, -1) for x in (gradients.obs, gradients.action, gradients.next_obs))
-    return jnp.mean((jnp.sqrt(square + 1e-8) - 1.0) ** 2)
+    return jnp.mean((jnp.sqrt(square + 1e-8) - slope) ** 2)
