@@ -151,7 +151,7 @@ def write_suite(folder: Path, text: str = SUITE, name: str = "tiny.toml") -> str
 
 
 def test_shipped_suites():
-    assert set(shipped_suites()) == {"small", "mujoco", "learning"}
+    assert set(shipped_suites()) == {"small", "marks", "mujoco", "learning"}
     for name in shipped_suites():
         suite = load(name)
         assert suite.description
