@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnxruntime as runtime
 import pytest
 
 import mairl
@@ -87,7 +88,6 @@ def test_what_is_handed_on_is_read_again(name, spec, tmp_path):
 
 @pytest.mark.parametrize(("name", "spec"), [("gail", BOX), ("bc", STATES), ("maxent", STATES)])
 def test_graphs_of_other_policies_agree(name, spec, tmp_path, capsys):
-    runtime = pytest.importorskip("onnxruntime")
     handed_on(name, spec, tmp_path)
     assert cli.main(["export", str(tmp_path), "--onnx", str(tmp_path / "onnx")]) == 0
     written = capsys.readouterr().out.split()

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnxruntime as runtime
 import pytest
 
 from mairl import checkpoint, cli, portable
@@ -12,9 +13,6 @@ from mairl.policies import make_policy
 from mairl.portable import RewardForm
 from mairl.rewards import AIRLReward
 from mairl.types import EnvSpec, MairlError
-
-pytest.importorskip("onnx")
-runtime = pytest.importorskip("onnxruntime")
 
 OBS = 5
 BOXED = EnvSpec("Boxed-v0", OBS, 2, False, (-2.0, 0.0), (2.0, 0.1))
