@@ -3,6 +3,7 @@
 import functools
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import jax
@@ -16,6 +17,7 @@ from mairl.algorithms import bc
 from mairl.algorithms import mairl as algorithm
 from mairl.algorithms.config import MAIRLConfig, RewardConfig
 from mairl.algorithms.transfer import Transfer, WarmStart
+from mairl.envs.gridworld import GridWorld
 from mairl.normalizer import Normalizer
 from mairl.transfer import _warnings as warnings_of
 from mairl.types import EnvSpec, Transition
@@ -124,6 +126,40 @@ def test_transfer(source, tmp_path, monkeypatch, capsys):
     assert meta["demos"]["reward_sha256"] in (source / "reward.json").read_text()
 
 
+def test_sb3(source, tmp_path, monkeypatch, capsys):
+    """Where it is installed, which it is not with the tests."""
+    sb3 = pytest.importorskip("stable_baselines3")
+    learned = []
+    # The second time, in a task whose true reward is another.
+    for name, worth in (("one", 0.0), ("other", 7.0)):
+        init = GridWorld.__init__
+
+        def other(self, *args, worth=worth, init=init, **kwargs):
+            init(self, *args, **kwargs)
+            for outcomes in (row for by_action in self.P.values() for row in by_action.values()):
+                outcomes[:] = [(p, after, r + worth, ends) for p, after, r, ends in outcomes]
+
+        monkeypatch.setattr(GridWorld, "__init__", other)
+        out = tmp_path / name
+        few = ["--steps", "240", "--evaluations", "2", "--eval-episodes", "1"]
+        asked = ["transfer", str(source), TASK, "--learner", "sb3", *few, "--out", str(out)]
+        assert cli.main(asked) == 0
+        learned.append(sb3.DQN.load(out / "policy.zip").policy.state_dict())
+        monkeypatch.setattr(GridWorld, "__init__", init)
+    for key, weight in learned[0].items():
+        np.testing.assert_array_equal(weight, learned[1][key])
+    found, again = (result(tmp_path / name) for name in ("one", "other"))
+    assert again["random_return"] == pytest.approx(found["random_return"] + 7.0 * 50)
+    assert [entry["env_steps"] for entry in found["evaluations"]] == [120, 240]
+    assert found["config"]["learner"] == "sb3"
+    assert found["config"]["algo"]["learner"] == "DQN"
+    for name in ("source_return_mean", "bc_return_mean", "random_return", "expert_return"):
+        assert found[name] is not None
+    assert "Stable-Baselines3's: load" in refused(capsys, "evaluate", tmp_path / "one")
+    said = refused(capsys, *asked)
+    assert "choose another --out, or empty it" in said
+
+
 # Bad input.
 
 
@@ -142,6 +178,17 @@ def test_refused(source, tmp_path, capsys):
     assert "leave out --reward." in said
     said = refused(capsys, "transfer", source, TASK, "--policy.cloning", "1", "--out", out)
     assert "nothing to clone" in said
+    assert not out.exists()
+
+
+def test_refused_by_sb3(source, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    asked = "transfer", source, TASK, "--learner", "sb3", "--out", out
+    assert "leave out the algorithm's" in refused(capsys, *asked, "--gamma", "0.9")
+    assert "leave out --warm-start" in refused(capsys, *asked, "--warm-start")
+    assert "leave out --resume" in refused(capsys, *asked, "--resume")
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    assert "pip install 'mairl[sb3]'" in refused(capsys, *asked)
     assert not out.exists()
 
 

@@ -86,20 +86,26 @@ class Source:
 
 @dataclass(frozen=True)
 class Job:
-    """A checked configuration (of a verb that runs), with what was loaded to check it."""
+    """A checked configuration (of a verb that runs), with what was loaded to check it.
+
+    ``learner`` is a :class:`mairl.learner.Learner`, or ``independent.Independent``, which cannot
+    go on with a run.
+    """
 
     config: Any
     spec: EnvSpec
     demos: Demonstrations
     expert: ExpertData
-    learner: Learner
+    learner: Any
     directory: RunDirectory
     document: dict[str, Any]
     source: "Source | None" = None
 
     @property
-    def again(self) -> str:
-        """The command that goes on with the run."""
+    def again(self) -> str | None:
+        """The command that goes on with the run; None where nothing can."""
+        if not isinstance(self.learner, Learner):
+            return None
         begun = self.document["command"]
         return begun if self.config.resume else f"{begun} --resume"
 
@@ -156,8 +162,7 @@ def check_settings(config: Any) -> None:
     """
     algo = config.algo
     _check_settings(algo)
-    for name, least in {"seed": 0, "evaluations": 1, "eval_episodes": 1}.items():
-        _check_least(f"--{name.replace('_', '-')}", getattr(config, name), least)
+    check_counts(config)
     random, once = algo.warmup_steps, algo.num_envs
     if algo.on_policy and config.steps < random + algo.collect_steps * once:
         raise MairlError(
@@ -170,6 +175,16 @@ def check_settings(config: Any) -> None:
             f"--steps is {config.steps}, but the first {random} are random (--warmup-steps): "
             "raise --steps or lower --warmup-steps"
         )
+
+
+def check_counts(config: Any) -> None:
+    """Check seed and evaluations of a configuration.
+
+    Raises:
+        MairlError: a number that cannot be.
+    """
+    for name, least in {"seed": 0, "evaluations": 1, "eval_episodes": 1}.items():
+        _check_least(f"--{name.replace('_', '-')}", getattr(config, name), least)
 
 
 def _check_settings(settings: Any, prefix: str = "--") -> None:

@@ -25,6 +25,13 @@ RECENT = 10
 """Training episodes that say how the policy's episodes end now."""
 
 
+def stream_key(seed: int, stream: str, count: int) -> jax.Array:
+    """The key of (seed, stream, count); ``stream`` is one of STREAMS."""
+    return jax.random.fold_in(
+        jax.random.fold_in(jax.random.key(seed), STREAMS.index(stream)), count
+    )
+
+
 class Diverged(MairlError):
     """Learning met NaN or infinity; the last checkpoint is from before."""
 
@@ -72,9 +79,7 @@ class Learner:
 
     def key(self, stream: str, count: int) -> jax.Array:
         """The key of (seed, stream, count)."""
-        return jax.random.fold_in(
-            jax.random.fold_in(jax.random.key(self._seed), STREAMS.index(stream)), count
-        )
+        return stream_key(self._seed, stream, count)
 
     def begin(self, collector: Collector) -> None:
         """Random steps, then fresh networks scaled to them and to the demonstrations."""

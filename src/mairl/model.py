@@ -29,6 +29,10 @@ def load(path: str | Path) -> "Model":
     directory = RunDirectory(path)
     if not directory.path.is_dir():
         raise MairlError(f"there is no run directory {path}; check the path")
+    if directory.independent.exists():
+        raise MairlError(
+            f"the policy of {path} is Stable-Baselines3's: load {directory.independent} with it"
+        )
     if not directory.policy.with_suffix(".json").exists() and directory.config.exists():
         raise MairlError(
             f"the run in {path} has no policy yet: it is saved at each evaluation; let it go on"

@@ -14,7 +14,10 @@ from typing import Any
 from mairl.checkpoint import check_config
 from mairl.types import MairlError
 
-PACKAGES = ("mairl", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium", "mujoco", "minari")
+PACKAGES = (
+    *("mairl", "jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium", "mujoco", "minari"),
+    *("stable-baselines3", "torch"),  # where there: --learner sb3
+)
 
 
 class RunDirectory:
@@ -30,14 +33,15 @@ class RunDirectory:
         self.policy = self.path / "policy"  # .safetensors and .json, both
         self.reward = self.path / "reward"
         self.dynamics = self.path / "dynamics"
+        self.independent = self.path / "policy.zip"  # Stable-Baselines3's, of --learner sb3
         self.snapshots = self.path / "snapshots"  # of the reward, one for each evaluation
         self.result = self.path / "result.json"
         self.reward_scores = self.path / "reward_scores.json"
         self.curve = self.path / "curve.png"
         self.summary = self.path / "summary.txt"
 
-    def begin(self, document: dict[str, Any], again: str) -> None:
-        """Make the directory and write config.json; ``again`` is the command that resumes.
+    def begin(self, document: dict[str, Any], again: str | None) -> None:
+        """Make the directory and write config.json; ``again`` is the command that resumes, if any.
 
         Raises:
             MairlError: it holds something already, or cannot be written.
@@ -45,7 +49,7 @@ class RunDirectory:
         try:
             # Hidden files are leftovers of an atomic write that a kill cut short.
             if any(not entry.name.startswith(".") for entry in self._entries()):
-                more = f"go on with: {again}" if self.config.exists() else "empty it"
+                more = f"go on with: {again}" if again and self.config.exists() else "empty it"
                 raise MairlError(
                     f"run directory {self.path} is not empty; choose another --out, or {more}"
                 )

@@ -34,7 +34,7 @@ from mairl.evaluate import FINAL_EPISODES, Scores
 from mairl.handover import hand_on
 from mairl.interrupts import Interrupted, Interrupts
 from mairl.job import Job, TrainConfig, check
-from mairl.learner import Diverged
+from mairl.learner import Diverged, Learner, stream_key
 from mairl.report.alarms import alarms
 from mairl.report.curve import draw
 from mairl.report.progress import Progress
@@ -115,11 +115,51 @@ def run(job: Job, console: Console, started: float) -> Run:
             training.close()
 
 
+def measure_baselines(job: Job, scores: Scores, progress: Progress) -> None:
+    """Measure what the policy is shown beside."""
+    progress.say("Measuring random actions")
+    scores.measure_random()
+    if job.source is not None:
+        progress.say("Measuring the source's policy here")
+        scores.measure_source(job.source.act)
+    progress.say("Cloning the same demonstrations, for comparison")
+    scores.measure_clone(job.expert.transition, stream_key(job.config.seed, "clone", 0))
+    progress.baselines(scores.baselines)
+
+
+def report(job: Job, scores: Scores, entry: dict[str, Any], wall: float) -> dict[str, Any]:
+    """What result.json says whoever learns; ``entry`` is the final evaluation."""
+    expert = job.expert
+    return {
+        "env_id": job.config.env_id,
+        "algorithm": job.config.algorithm,
+        "preset": job.config.preset,
+        "seed": job.config.seed,
+        "demos": {
+            "source": job.demos.source,
+            "episodes": expert.episodes,
+            "every": expert.every,
+            "transitions": len(expert.transition.obs),
+        },
+        **({} if job.source is None else {"source": job.source.description}),
+        "env_steps": entry["env_steps"],
+        "wall_seconds": round(wall, 2),
+        **{name: entry[name] for name in ("return_mean", "return_std", "normalized_return")},
+        **scores.baselines,
+        "peak_memory_bytes": rundir.peak_memory_bytes(),
+        "evaluations": scores.history,
+        "versions": job.document["versions"],
+        "config": job.document["config"],
+        "command": job.document["command"],
+    }
+
+
 class _Training:
     """One process's part of a run."""
 
     def __init__(self, job: Job, progress: Progress, started: float):
-        self._job, self._learner, self._directory = job, job.learner, job.directory
+        self._job, self._directory = job, job.directory
+        self._learner: Learner = job.learner
         self._progress, self._started = progress, started
         self._scores = Scores(job.spec, job.config.seed, job.demos.expert_return)
         self._means = metrics.Means()
@@ -278,45 +318,17 @@ class _Training:
 
     def _measure_baselines(self) -> None:
         # At the first evaluation, not before the first update: that is what a user waits for.
-        self._progress.say("Measuring random actions")
-        self._scores.measure_random()
-        if self._job.source is not None:
-            self._progress.say("Measuring the source's policy here")
-            self._scores.measure_source(self._job.source.act)
-        self._progress.say("Cloning the same demonstrations, for comparison")
-        self._scores.measure_clone(self._job.expert.transition, self._learner.key("clone", 0))
-        self._progress.baselines(self._scores.baselines)
+        measure_baselines(self._job, self._scores, self._progress)
 
     def _result(self, entry: dict[str, Any]) -> dict[str, Any]:
-        config, expert, learner = self._job.config, self._job.expert, self._learner
-        wall, seconds = self._wall(), self._seconds
+        learner, wall, seconds = self._learner, self._wall(), self._seconds
         shares = {name: seconds[name] / wall for name in TIMED}
-        return {
-            "env_id": config.env_id,
-            "algorithm": config.algorithm,
-            "preset": config.preset,
-            "seed": config.seed,
-            "demos": {
-                "source": self._job.demos.source,
-                "episodes": expert.episodes,
-                "every": expert.every,
-                "transitions": len(expert.transition.obs),
-            },
-            **({} if self._job.source is None else {"source": self._job.source.description}),
-            "env_steps": learner.env_steps,
+        return report(self._job, self._scores, entry, wall) | {
             "updates": learner.updates,
-            "wall_seconds": round(wall, 2),
-            **{name: entry[name] for name in ("return_mean", "return_std", "normalized_return")},
-            **self._scores.baselines,
             "first_update_seconds": self._first_update,
             "env_steps_per_second": learner.collected / max(seconds["collect"], 1e-9),
             "updates_per_second": learner.updates / max(seconds["update"], 1e-9),
             "time_shares": {**shares, "other": 1.0 - sum(shares.values())},
-            "peak_memory_bytes": rundir.peak_memory_bytes(),
-            "evaluations": self._scores.history,
-            "versions": self._job.document["versions"],
-            "config": self._job.document["config"],
-            "command": self._job.document["command"],
         }
 
     def _wall(self) -> float:

@@ -9,7 +9,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -17,14 +17,14 @@ import tyro
 from rich.console import Console
 
 from mairl import demos as demonstrations
-from mairl import envs, rundir
+from mairl import envs, independent, rundir
 from mairl.algorithms import find
 from mairl.algorithms.config import MAIRLConfig, RewardConfig
 from mairl.algorithms.transfer import PRESETS, Transfer, WarmStart
 from mairl.compilation import use_compilation_cache
 from mairl.demos import Demonstrations, ExpertData
 from mairl.demos.data import shipped
-from mairl.job import Job, Source, check_settings, claim
+from mairl.job import Job, Source, check_counts, check_settings, claim
 from mairl.learned_reward import LearnedReward
 from mairl.learner import Learner
 from mairl.model import from_dict, read_parts
@@ -43,6 +43,9 @@ class TransferConfig:
     """The run directory whose reward is used."""
     env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
     """The target: a Gymnasium id, of the same observations and kind of actions."""
+    learner: Literal["mairl", "sb3"] = "mairl"
+    """Who learns the new policy: this library, or Stable-Baselines3's SAC (DQN where actions are
+    discrete) at settings of its own, for which `pip install 'mairl[sb3]'` is needed."""
     warm_start: bool = False
     """Begin with the run's policy and model instead of fresh ones."""
     steps: int = 30_000
@@ -90,7 +93,7 @@ def transfer(
     assert job.source is not None
     for warning in job.source.description["warnings"]:
         console.print(f"! {warning}")
-    return run(job, console, started)
+    return (run if config.learner == "mairl" else independent.run)(job, console, started)
 
 
 def check(config: TransferConfig) -> Job:
@@ -99,7 +102,10 @@ def check(config: TransferConfig) -> Job:
     Raises:
         MairlError: whatever a user can have got wrong, with the remedy.
     """
-    check_settings(config)
+    if config.learner == "sb3":
+        _check_independent(config)
+    else:
+        check_settings(config)
     if config.algo.reward != DEFAULT.reward:
         raise MairlError("the reward of a transfer is the run's: leave out --reward.*")
     if config.algo.policy.cloning:
@@ -118,9 +124,13 @@ def check(config: TransferConfig) -> Job:
         algo = _with_sizes(algo, _source_settings(origin, config.run))
         model = read_parts(directory.dynamics, "dynamics", "delta_scale", "normalizer").parts
         warm = WarmStart(model["dynamics"], parts["policy"], model["delta_scale"])
-    method: Any = Transfer(module, reward.normalizer, warm)
     settings: Any = dataclasses.replace(config, algo=algo)
-    learner = Learner(method, settings.algo, target, expert, config.steps, config.seed)
+    learner: Any
+    if config.learner == "sb3":
+        learner = independent.Independent(directory.path, target, config.steps, config.seed)
+    else:
+        method: Any = Transfer(module, reward.normalizer, warm)
+        learner = Learner(method, settings.algo, target, expert, config.steps, config.seed)
     description = {
         "run": config.run,
         "env_id": spec.env_id,
@@ -140,11 +150,26 @@ def check(config: TransferConfig) -> Job:
         },
     )
     document["config"].pop("run")
+    if config.learner == "sb3":
+        document["config"]["algo"] = learner.settings
     document["command"] = rundir.command(config)
     demos = dataclasses.replace(demos, expert_return=_expert_return(target))
     source = Source(_policy(parts), description)
     out = RunDirectory(config.path)
     return claim(Job(settings, target, demos, expert, learner, out, document, source))
+
+
+def _check_independent(config: TransferConfig) -> None:
+    """What holds of ``--learner sb3``."""
+    check_counts(config)
+    for wrong, what, remedy in (
+        (config.algo != DEFAULT, "has settings of its own", "leave out the algorithm's"),
+        (config.warm_start, "begins with fresh networks", "leave out --warm-start"),
+        (config.resume, "cannot go on with a run", "leave out --resume, and give another --out"),
+    ):
+        if wrong:
+            raise MairlError(f"--learner sb3 {what}: {remedy}, or take --learner mairl")
+    independent.check_installed()
 
 
 def _origin(directory: RunDirectory) -> dict[str, Any]:

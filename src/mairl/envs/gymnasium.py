@@ -90,7 +90,7 @@ def make_spec(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> EnvSp
         MairlError: an unknown id (near ones are named), a package that is missing, arguments
             the environment refuses, or spaces this library does not handle (with the remedy).
     """
-    env = _make(env_id, env_kwargs)
+    env = make(env_id, env_kwargs)
     try:
         return _describe(env, env_id)
     finally:
@@ -344,7 +344,7 @@ class _Env:
     """One environment: flat float32 observations, errors that say where they happened."""
 
     def __init__(self, env_id: str, spec: EnvSpec, env_kwargs: Mapping[str, Any] | None):
-        self._env = _make(env_id, env_kwargs)
+        self._env = make(env_id, env_kwargs)
         self._id = env_id
         self._space = self._env.action_space
         actual = _describe(self._env, env_id)
@@ -506,7 +506,12 @@ def _size(space: spaces.Box) -> int:
     return int(np.prod(space.shape))
 
 
-def _make(env_id: str, env_kwargs: Mapping[str, Any] | None) -> gym.Env:
+def make(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> gym.Env:
+    """``gymnasium.make`` of an id as the command takes it, arguments included.
+
+    Raises:
+        MairlError: as :func:`make_spec`.
+    """
     env_id, asked = _split_id(env_id)
     kwargs = {**asked, **(env_kwargs or {})}
     try:

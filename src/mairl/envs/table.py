@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from mairl.envs.gymnasium import _make
+from mairl.envs.gymnasium import make
 from mairl.types import MairlError
 
 
@@ -19,7 +19,7 @@ def transition_table(env_id: str) -> np.ndarray:
     Raises:
         MairlError: spaces that are not Discrete, or no such table.
     """
-    env = _make(env_id, None)
+    env = make(env_id)
     try:
         obs, action = env.observation_space, env.action_space
         outcomes: Any = getattr(env.unwrapped, "P", None)

@@ -37,6 +37,8 @@ def summarize(result: Mapping[str, Any], path: Path, alarms: Sequence[str] = ())
     if alarms:
         lines += ["", "Not healthy at the end:", *(f"  ! {text}" for text in alarms)]
     run = shlex.quote(str(path))
+    if (path / "policy.zip").exists():
+        return "\n".join([*lines, "", f"In {path}: policy.zip, result.json, curve.png."])
     reward = " and reward.safetensors" if (path / "reward.json").exists() else ""
     lines += [
         "",
