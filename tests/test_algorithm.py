@@ -224,6 +224,54 @@ def test_each_step_changes_its_own_part_alone(name):
     assert same(before.target_value, after.target_value) == (name != "value")
 
 
+def learned_reward(change, **options):
+    """The reward after its step, with data of ``change(batch)`` in place of (replay, expert)."""
+    config = settings("default")
+    config = replace(config, reward=replace(config.reward, shaping=True, **options))
+    state, data = fresh_state(config), change(ring("box"), demonstrations("box"))
+
+    @jax.jit
+    def take(state, data, key):
+        step = algorithm.Step(config, SPACES["box"], state, *data, jnp.float32(0.0))
+        return step.reward(learner_of(state), key)[0].params.reward
+
+    return take(state, data, jax.random.key(0))
+
+
+def fresh_state(config):
+    expert, random = demonstrations("box"), experience("box", at_random("box"), 256, seed=2)
+    return algorithm.initialize(config, SPACES["box"], expert, random, 0.0, key=jax.random.key(0))
+
+
+def arrived_elsewhere(memory, expert):
+    moved = memory.data._replace(next_obs=memory.data.next_obs + 1.0)
+    return memory._replace(data=moved), expert._replace(next_obs=expert.next_obs + 1.0)
+
+
+def replayed_elsewhere(memory, expert):
+    moved = memory.data._replace(obs=memory.data.obs + 1.0)
+    return memory._replace(data=moved), expert
+
+
+@pytest.mark.parametrize(
+    ("change", "without", "options"),
+    [
+        (arrived_elsewhere, {}, {"expected": True}),
+        (
+            replayed_elsewhere,
+            {"imagined": 1.0, "gradient_penalty": 0.0},
+            {"imagined_demonstrated": True},
+        ),
+    ],
+)
+def test_what_the_reward_does_not_learn_from(change, without, options):
+    """Where chance led, if the model's expectation is asked for; replayed states, if told so."""
+    plain = learned_reward(lambda *data: data, **without)
+    assert not same(learned_reward(change, **without), plain)
+    plain = learned_reward(lambda *data: data, **without, **options)
+    assert same(learned_reward(change, **without, **options), plain)
+
+
 def rate_at(progress, decay, final_rate=0.1):
     config = replace(settings("default"), decay=decay, final_rate=final_rate)
     step = algorithm.Step(

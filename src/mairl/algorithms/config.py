@@ -35,6 +35,8 @@ class RewardConfig:
     """g sees the observation alone, so that the reward transfers to other dynamics."""
     shaping: bool = False
     """Add gamma * h(next_obs) - h(obs) to g."""
+    expected: bool = False
+    """While f is learned, next_obs is where the model expects to arrive, not where chance led."""
     log_prob: bool = False
     """Logit f - log pi (AIRL's) instead of f."""
     learning_rate: float = 1e-4
@@ -48,6 +50,8 @@ class RewardConfig:
     """Share of the negatives that the current policy makes in the model; 0 for none."""
     imagined_horizon: int = 1
     """Steps of those rollouts."""
+    imagined_demonstrated: bool = False
+    """They start at demonstrated states alone, not half of them at replayed ones."""
     bound: float = 5.0
     """The policy sees bound * tanh(f / bound) ..."""
     positive: bool = True

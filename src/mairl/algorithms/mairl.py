@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Key
 
 from mairl import replay as replays
 from mairl.algorithms.config import PRESETS, MAIRLConfig, split
-from mairl.dynamics import Ensemble, make_dynamics
+from mairl.dynamics import Ensemble, make_dynamics, mean
 from mairl.losses.dynamics import ensemble_loss
 from mairl.losses.policy import cloned, policy_loss, temperature_loss
 from mairl.losses.reward import reward_loss
@@ -246,6 +246,8 @@ class Step:
             weight = jnp.concatenate(
                 [(1.0 - c.imagined) * weight, c.imagined / c.imagined_horizon * alive]
             )
+        if c.expected:
+            expert, negative = (self._expected(learner, batch) for batch in (expert, negative))
         policy = learner.params.policy
         return learner.descend(
             "reward",
@@ -352,7 +354,10 @@ class Step:
     def _imagined(self, learner: Learner, horizon: int, key):
         """Transitions of the current policy in the model, flat, and how alive each is."""
         batch_key, rollout_key = jax.random.split(key)
-        starts = self._deal(self._mixed(batch_key).obs[::2])
+        if self.config.reward.imagined_demonstrated:
+            starts = self._expert(batch_key, self.half).obs
+        else:
+            starts = self._deal(self._mixed(batch_key).obs[::2])
         rollout = imagine(
             learner.params.policy,
             learner.params.dynamics,
@@ -363,6 +368,17 @@ class Step:
         )
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.transition)
         return jax.lax.stop_gradient((flat, rollout.alive.reshape(-1)))
+
+    def _expected(self, learner: Learner, batch: Transition) -> Transition:
+        """The batch with next observations that the ensemble expects, in its mean.
+
+        The logit's optimum log pi_E(a|s) is then an f: with the next observation that came, f
+        would have to say the same of all actions that chance leads to it (Fu et al. 2018 assume
+        no chance). Exact where the potential is linear or little is left to chance.
+        """
+        delta = mean(learner.params.dynamics(batch.obs, batch.action)).delta
+        scale = jnp.broadcast_to(self.state.delta_scale, delta.shape)
+        return jax.lax.stop_gradient(batch._replace(next_obs=batch.obs + scale * delta))
 
     def _log_prob(self, policy: Policy, batch: Transition):
         """log pi of the batch's actions under the current policy; zero where f alone decides."""
