@@ -5,10 +5,11 @@
 GridWorld needs no learner: its expert is the maximum-entropy policy of exact soft value
 iteration. The others are trained by Stable-Baselines3's SAC, for which this script wants an
 environment of its own: ``pip install torch==2.13.0 stable-baselines3 'gymnasium[mujoco]'``, and
-the package's sources on ``PYTHONPATH``. PointMaze's experts see velocities too, and look less far ahead than SAC's default: before, they
-came to rest leaning on the outer wall, centimetres beyond the goal, which whoever learns from
-them must take for the goal. Recorded is what the task shows. Actions are deterministic except
-GridWorld's, whose expert is stochastic by definition. OUT defaults to the package's data.
+the package's sources on ``PYTHONPATH``. PointMaze's experts see velocities too, and look less
+far ahead than by SAC's default: before, they came to rest leaning on the outer wall, centimetres
+beyond the goal, which whoever learns from them must take for the goal. Recorded is what the task
+shows. Actions are deterministic except GridWorld's, whose expert is stochastic by definition. OUT
+defaults to the package's data.
 """
 
 import argparse

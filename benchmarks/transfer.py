@@ -5,18 +5,22 @@
     python benchmarks/transfer.py table --out runs/transfer
     python benchmarks/transfer.py picture RUN [TRANSFER_RUN] FILE.png
 
-``maze`` learns a reward in PointMazeLeft, of states alone and of states and actions, and
-transfers each to PointMazeRight, with and without a warm start; also one of states alone by the
-default settings. ``grid`` learns GridWorld's
-reward by adversarial maximum-entropy learning. Runs that are there already are kept, killed ones
-resumed. ``table`` writes ``benchmarks/results/transfer.json`` and prints it; ``picture`` draws a
-maze's g with episodes of the policies on it.
+``maze`` learns rewards in PointMazeLeft and transfers each to PointMazeRight: ours of states
+alone (with and without a warm start, and under Stable-Baselines3 where it is installed) and of
+states and actions, GAIL's and AIRL's under the same budget; beside learners of the true reward
+there (``true_reward.py``). ``grid`` records demonstrations of GridWorld's maximum-entropy expert
+and learns its reward from them, adversarially and by exact maximum-entropy IRL. Runs that are
+there already are kept, killed ones resumed. ``table`` writes
+``benchmarks/results/transfer-*.json`` and prints them; ``picture`` draws a maze's g with episodes
+of the policies on it.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,61 +28,102 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from experts import grid_expert, record
 
 import mairl
 from mairl.bench.schedule import ONE_THREAD
 from mairl.bench.statistics import interval, iqm
 from mairl.envs import pointmaze
 
-RESULTS = Path(__file__).parent / "results" / "transfer.json"
-LEFT, RIGHT, GRID = "mairl/PointMazeLeft-v0", "mairl/PointMazeRight-v0", "mairl/GridWorld-v0"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+LEFT, RIGHT, GRIDWORLD = (
+    f"mairl/{name}-v0" for name in ("PointMazeLeft", "PointMazeRight", "GridWorld")
+)
+FEW = shlex.split("--evaluations 4 --eval-episodes 2")
 SMALL = shlex.split(
     "--iterations 1 --policy.hidden 64 64 --value.hidden 64 64 --dynamics.width 64 "
     "--dynamics.members 2"
 )
 """Two observed numbers need no more."""
 
+PPO = shlex.split("--num-envs 2 --collect-steps 125")
+"""Rollouts short enough for some twenty of them in the budget."""
+
 REWARDS = {
-    "state-only": ["--preset", "transferable"],
-    "state-action": ["--preset", "transferable", "--reward.no-state-only"],
-    "default": ["--reward.state-only"],
+    "state-only": [*SMALL, "--preset", "transferable"],
+    "state-action": [*SMALL, "--preset", "transferable", "--reward.no-state-only"],
+    "gail": ["--algo", "gail", *PPO],
+    "airl": ["--algo", "airl", "--reward.state-only", *PPO],
 }
-MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS = 6_000, 12_000, 20_000
+GRID = shlex.split(
+    "--preset transferable --gamma 0.95 --reward.expected --reward.imagined 1 "
+    "--reward.imagined-demonstrated --reward.gradient-penalty 0 --reward.learning-rate 3e-2 "
+    "--iterations 2 --policy.hidden 32 32 --policy.learning-rate 1e-3 --value.hidden 32 32 "
+    "--value.steps 1 --value.learning-rate 1e-3 --dynamics.members 1 --dynamics.batch-size 512 "
+    "--reward.hidden"
+)
+"""g and h are tables (no hidden layer), and the discount is the expert's."""
+
+MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS, GRID_EPISODES = 6_000, 12_000, 20_000, 10_000
 
 
-def run(out: Path, *words: str) -> None:
-    """``mairl`` with these words, on one thread; resumed or left alone where it has been."""
+def run(out: Path, *words: str, program: tuple[str, ...] = ("-m", "mairl.cli")) -> None:
+    """``mairl`` with these words, on one thread; resumed or left alone where it has been.
+
+    What cannot be resumed (another ``program``, Stable-Baselines3) begins anew.
+    """
     if (out / "result.json").exists():
         return
-    command = [sys.executable, "-m", "mairl.cli", *words, "--out", str(out)]
-    if out.exists():
+    command = [sys.executable, *program, *words, "--out", str(out)]
+    if (out / "checkpoints").exists():
         command.append("--resume")
+    elif out.exists():
+        shutil.rmtree(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out.with_suffix(".log"), "a") as log:
-        environment = {**os.environ, "XLA_FLAGS": ONE_THREAD}
+        environment = {**os.environ, "XLA_FLAGS": ONE_THREAD, "OMP_NUM_THREADS": "1"}
         code = subprocess.run(command, stdout=log, stderr=log, env=environment).returncode
     print(f"{out.name}: {'done' if not code else f'exit code {code}, see its .log'}", flush=True)
 
 
 def maze(seeds: list[int], out: Path) -> None:
-    """Sources and their transfers, seed by seed."""
+    """Sources, their transfers and the references, seed by seed."""
+    sb3 = importlib.util.find_spec("stable_baselines3") is not None
+    if not sb3:
+        print("Stable-Baselines3 is not installed: its cells are left out")
     for seed in map(str, seeds):
+        length = ["--steps", str(TRANSFER_STEPS), "--seed", seed]
         for name, options in REWARDS.items():
             source = out / f"maze-{name}-source-s{seed}"
-            reward = [*options, "--reward.hidden", "64", "64"]
-            length = ["--steps", str(MAZE_STEPS), "--seed", seed]
-            run(source, "train", LEFT, *SMALL, *reward, *length)
-            for kind, warm in (("fresh", []), ("warm", ["--warm-start"])):
+            begin = ["--steps", str(MAZE_STEPS), "--seed", seed]
+            run(source, "train", LEFT, *options, "--reward.hidden", "64", "64", *FEW, *begin)
+            kinds = {"fresh": SMALL}
+            if name == "state-only":
+                kinds |= {"warm": [*SMALL, "--warm-start"]}
+                kinds |= {"sb3": ["--learner", "sb3"]} if sb3 else {}
+            for kind, more in kinds.items():
                 target = out / f"maze-{name}-{kind}-s{seed}"
-                length = ["--steps", str(TRANSFER_STEPS), "--seed", seed]
-                run(target, "transfer", str(source), RIGHT, *SMALL, *warm, *length)
+                run(target, "transfer", str(source), RIGHT, *more, *FEW, *length)
+        program = (str(HERE / "true_reward.py"),)
+        for learner in ("mairl", *(["sb3"] if sb3 else [])):
+            scales = ["--run", str(out / f"maze-state-only-source-s{seed}")]
+            words = [RIGHT, "--learner", learner, *scales, *length]
+            run(out / f"maze-true-reward-{learner}-s{seed}", *words, program=program)
 
 
 def grid(seeds: list[int], out: Path) -> None:
-    """The grid's reward."""
-    for seed in map(str, seeds):
-        length = ["--steps", str(GRID_STEPS), "--seed", seed]
-        run(out / f"grid-s{seed}", "train", GRID, *SMALL, "--preset", "transferable", *length)
+    """The grid's reward, from demonstrations of its own for every seed."""
+    out.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        demos = out / f"grid-demos-s{seed}.npz"
+        if not demos.exists():
+            record(GRIDWORLD, grid_expert(seed), GRID_EPISODES, demos, seed)
+        words = ["train", GRIDWORLD, "--demos", str(demos), "--seed", str(seed)]
+        run(out / f"grid-maxent-s{seed}", *words, "--algo", "maxent", "--gamma", "0.95")
+        # The option without numbers comes last: it takes all that follow.
+        length = ["--steps", str(GRID_STEPS)]
+        run(out / f"grid-mairl-s{seed}", *words, *FEW, *length, *GRID)
 
 
 def compare_grid(path: Path) -> dict[str, Any]:
@@ -87,7 +132,7 @@ def compare_grid(path: Path) -> dict[str, Any]:
     Both rewards are solved exactly with the known transitions; an action counts as best if its
     true Q is within 1e-6 of the best.
     """
-    env: Any = gym.make(GRID).unwrapped
+    env: Any = gym.make(GRIDWORLD).unwrapped
     cells = np.eye(len(env.reward_table), dtype=np.float32)
     nothing = np.zeros(len(cells))
     recovered = mairl.load(path).reward(cells, nothing.astype(int), cells, nothing, component="g")
@@ -98,6 +143,7 @@ def compare_grid(path: Path) -> dict[str, Any]:
         "pearson": float(np.corrcoef(recovered, env.reward_table)[0, 1]),
         "optimal_cells": int(np.sum(regret < 1e-6)),
         "cells": len(q),
+        "largest_regret": float(regret.max()),
         "recovered": recovered.tolist(),
     }
 
@@ -111,29 +157,42 @@ def optimal_values(transitions: np.ndarray, reward: np.ndarray, gamma: float = 0
     return q
 
 
+NAMES = ("return_mean", "source_return_mean", "bc_return_mean", "random_return", "expert_return")
+
+
 def table(out: Path) -> None:
     """Gather what is there, write it and print it."""
-    rows: list[dict[str, Any]] = []
-    for path in sorted(out.glob("*/result.json")):
-        result = json.loads(path.read_text())
-        cell, seed = path.parent.name.rsplit("-s", 1)
-        names = ("env_steps", "return_mean", "source_return_mean", "bc_return_mean")
-        names += ("random_return", "expert_return", "wall_seconds", "peak_memory_bytes")
-        row = {"cell": cell, "seed": int(seed), **{name: result.get(name) for name in names}}
-        rows.append(row | (compare_grid(path.parent) if cell == "grid" else {}))
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-    for cell in dict.fromkeys(row["cell"] for row in rows):
-        mine = [row for row in rows if row["cell"] == cell]
-        returns = np.array([row["return_mean"] for row in mine])
-        low, high = interval([returns])
-        text = f"{cell:28s} {len(mine)} seeds  return {iqm([returns]):.2f} [{low:.2f}, {high:.2f}]"
-        for name in ("source_return_mean", "bc_return_mean", "random_return", "expert_return"):
-            found = [row[name] for row in mine if row[name] is not None]
-            text += f"  {name.split('_')[0]} {np.mean(found):.2f}" if found else ""
-        if cell == "grid":
-            text += f"  Pearson {[round(row['pearson'], 3) for row in mine]}"
-            text += f"  optimal in {[row['optimal_cells'] for row in mine]} of 25 cells"
-        print(text)
+    for task in ("grid", "maze"):
+        rows = [read_row(path.parent) for path in sorted(out.glob(f"{task}-*/result.json"))]
+        if not rows:
+            continue
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"transfer-{task}.json").write_text(json.dumps(rows, indent=1) + "\n")
+        for cell in dict.fromkeys(row["cell"] for row in rows):
+            print(cell_line(cell, [row for row in rows if row["cell"] == cell]))
+
+
+def read_row(path: Path) -> dict[str, Any]:
+    """What is kept of one run."""
+    result = json.loads((path / "result.json").read_text())
+    cell, seed = path.name.rsplit("-s", 1)
+    names = ("env_steps", *NAMES, "wall_seconds", "peak_memory_bytes", "command")
+    row = {"cell": cell, "seed": int(seed), **{name: result.get(name) for name in names}}
+    return row | (compare_grid(path) if cell.startswith("grid") else {})
+
+
+def cell_line(cell: str, rows: list[dict[str, Any]]) -> str:
+    """Its seeds in one line: IQM and 95 % interval."""
+    returns = np.array([row["return_mean"] for row in rows])
+    low, high = interval([returns])
+    text = f"{cell:28s} {len(rows)} seeds  return {iqm([returns]):.2f} [{low:.2f}, {high:.2f}]"
+    for name in NAMES[1:]:
+        found = [row[name] for row in rows if row[name] is not None]
+        text += f"  {name.split('_')[0]} {np.mean(found):.2f}" if found else ""
+    if "pearson" in rows[0]:
+        text += f"  Pearson {[round(row['pearson'], 4) for row in rows]}"
+        text += f"  optimal in {[row['optimal_cells'] for row in rows]} of 25 cells"
+    return text
 
 
 def picture(runs: list[Path], file: Path) -> None:
