@@ -4,6 +4,7 @@
     python benchmarks/transfer.py grid --seeds 5 --out runs/transfer
     python benchmarks/transfer.py table --out runs/transfer
     python benchmarks/transfer.py picture RUN [TRANSFER_RUN] FILE.png
+    python benchmarks/transfer.py grid-picture RUN FILE.png
 
 ``maze`` learns rewards in PointMazeLeft and transfers each to PointMazeRight: ours of states
 alone (with and without a warm start, and under Stable-Baselines3 where it is installed) and of
@@ -60,8 +61,8 @@ GRID = shlex.split(
     "--preset transferable --gamma 0.95 --reward.expected --reward.imagined 1 "
     "--reward.imagined-demonstrated --reward.gradient-penalty 0 --reward.learning-rate 3e-2 "
     "--iterations 2 --policy.hidden 32 32 --policy.learning-rate 1e-3 --value.hidden 32 32 "
-    "--value.steps 1 --value.learning-rate 1e-3 --dynamics.members 1 --dynamics.batch-size 512 "
-    "--reward.hidden"
+    "--value.steps 1 --value.learning-rate 1e-3 --dynamics.members 2 --dynamics.batch-size 512 "
+    "--dynamics.learning-rate 3e-4 --reward.hidden"
 )
 """g and h are tables (no hidden layer), and the discount is the expert's."""
 
@@ -233,9 +234,35 @@ def picture(runs: list[Path], file: Path) -> None:
     figure.savefig(file, dpi=130)
 
 
+def grid_picture(run: Path, file: Path) -> None:
+    """True reward and recovered g, in the true one's units by least squares, with numbers."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    env: Any = gym.make(GRIDWORLD).unwrapped
+    true, found = env.reward_table, compare_grid(run)
+    scale, offset = np.polyfit(found["recovered"], true, 1)
+    figure = Figure(figsize=(9.0, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    image: Any = None
+    title = f"recovered, r = {found['pearson']:.3f}"
+    fitted = scale * np.array(found["recovered"]) + offset
+    for axes, name, cells in zip(
+        figure.subplots(1, 2), ("true reward", title), (true, fitted), strict=True
+    ):
+        image = axes.imshow(cells.reshape(env.shape), cmap="viridis", vmin=-1.2, vmax=1.2)
+        for cell, value in enumerate(cells):
+            row, column = divmod(cell, env.shape[1])
+            colour = "white" if value < 0.6 else "black"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
+        axes.set(title=name, xticks=[], yticks=[])
+    figure.colorbar(image, ax=list(figure.axes), label="reward of a step from there", shrink=0.85)
+    figure.savefig(file, dpi=130)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("verb", choices=["maze", "grid", "table", "picture"])
+    parser.add_argument("verb", choices=["maze", "grid", "table", "picture", "grid-picture"])
     parser.add_argument("paths", nargs="*", type=Path, help="of picture: runs, then the file")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
@@ -244,6 +271,8 @@ def main() -> None:
     if options.verb == "picture":
         *runs, file = options.paths
         picture(runs, file)
+    elif options.verb == "grid-picture":
+        grid_picture(*options.paths)
     elif options.verb == "table":
         table(options.out)
     else:
