@@ -44,16 +44,17 @@ LEFT, RIGHT, GRIDWORLD = (
 FEW = shlex.split("--evaluations 4 --eval-episodes 2")
 SMALL = shlex.split(
     "--iterations 1 --policy.hidden 64 64 --value.hidden 64 64 --dynamics.width 64 "
-    "--dynamics.members 2"
+    "--dynamics.members 2 --policy.learning-rate 3e-4 --value.learning-rate 1e-3"
 )
-"""Two observed numbers need no more."""
+"""Two observed numbers need no larger networks, and allow higher rates."""
 
+OURS = shlex.split("--preset transferable --reward.learning-rate 3e-4")
 PPO = shlex.split("--num-envs 2 --collect-steps 125")
 """Rollouts short enough for some twenty of them in the budget."""
 
 REWARDS = {
-    "state-only": [*SMALL, "--preset", "transferable"],
-    "state-action": [*SMALL, "--preset", "transferable", "--reward.no-state-only"],
+    "state-only": [*SMALL, *OURS],
+    "state-action": [*SMALL, *OURS, "--reward.no-state-only"],
     "gail": ["--algo", "gail", *PPO],
     "airl": ["--algo", "airl", "--reward.state-only", *PPO],
 }
@@ -66,7 +67,7 @@ GRID = shlex.split(
 )
 """g and h are tables (no hidden layer), and the discount is the expert's."""
 
-MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS, GRID_EPISODES = 6_000, 12_000, 20_000, 10_000
+MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS, GRID_EPISODES = 10_000, 12_000, 20_000, 10_000
 
 
 def run(out: Path, *words: str, program: tuple[str, ...] = ("-m", "mairl.cli")) -> None:
@@ -177,7 +178,7 @@ def read_row(path: Path) -> dict[str, Any]:
     """What is kept of one run."""
     result = json.loads((path / "result.json").read_text())
     cell, seed = path.name.rsplit("-s", 1)
-    names = ("env_steps", *NAMES, "wall_seconds", "peak_memory_bytes", "command")
+    names = ("env_steps", *NAMES, "wall_seconds", "peak_memory_bytes")
     row = {"cell": cell, "seed": int(seed), **{name: result.get(name) for name in names}}
     return row | (compare_grid(path) if cell.startswith("grid") else {})
 
