@@ -18,7 +18,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, Key
 
 from mairl.algorithms import mairl
-from mairl.algorithms.config import MAIRLConfig, PolicyConfig
+from mairl.algorithms.config import MAIRLConfig, PolicyConfig, ValueConfig
 from mairl.algorithms.mairl import Learner, State
 from mairl.dynamics import Ensemble
 from mairl.normalizer import Normalizer
@@ -28,10 +28,14 @@ from mairl.types import EnvSpec, Metrics, Transition
 
 PRESETS = {
     "default": MAIRLConfig(
-        policy=PolicyConfig(temperature=1.0, temperature_rate=0.0, cloning=0.0),
+        policy=PolicyConfig(
+            learning_rate=3e-4, temperature=1.0, temperature_rate=0.0, cloning=0.0
+        ),
+        value=ValueConfig(learning_rate=1e-3),
     )
 }
-"""There is nothing to clone; and the reward is in units of the temperature it was learned at."""
+"""There is nothing to clone; the reward is in units of the temperature it was learned at; and as it
+does not move, policy and critics may learn faster than in an adversarial game."""
 
 
 class WarmStart(NamedTuple):
