@@ -376,9 +376,7 @@ def compare(rows: np.ndarray, reference: np.ndarray, size: int) -> dict[str, Any
     means; cosine_of_batch: of one batch and the reference's mean, on average.
     """
     rows, reference = (x.astype(np.float64) for x in (rows, reference))
-    products = rows @ rows.T, rows @ reference.T, reference @ reference.T
-    value = _figures(*products, size)
-    error = _jackknife(*products, size)
+    value, error = _figures(rows @ rows.T, rows @ reference.T, reference @ reference.T, size)
     found: dict[str, Any] = {}
     for i, name in enumerate(FIGURES):
         found[name] = _finite(value[i])
@@ -392,42 +390,67 @@ def compare(rows: np.ndarray, reference: np.ndarray, size: int) -> dict[str, Any
 FIGURES = ("norm_squared", "trace", "variance", "bias_squared", "cosine", "cosine_of_batch")
 
 
-def _figures(xx: np.ndarray, xr: np.ndarray, rr: np.ndarray, size: int) -> np.ndarray:
-    """``FIGURES`` from the inner products of the batches, with each other and the reference's."""
-    norm, spread = _moments(xx)
-    true, _ = _moments(rr)
-    cross = xr.mean()
+def _figures(
+    xx: np.ndarray, xr: np.ndarray, rr: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """``FIGURES`` and their standard errors.
+
+    From the inner products of the batches, with each other (xx), the reference's (xr), and of
+    those (rr). The jackknife leaves out each batch of either in turn.
+    """
+    n, m = xr.shape
+    length = np.sqrt(np.diagonal(xx))
+    to_mean, to_each = xr.sum(1), xr.sum(0)
+    along = to_mean / m / length
+    mine, true = _moments(xx), _moments(rr)
+    value = _combine(mine, true, xr.mean(), along.mean(), size)
+    without = (
+        _combine(
+            _moments(xx, leave_out=True),
+            true,
+            (xr.sum() - to_mean) / ((n - 1) * m),
+            (along.sum() - along) / (n - 1),
+            size,
+        ),
+        _combine(
+            mine,
+            _moments(rr, leave_out=True),
+            (xr.sum() - to_each) / (n * (m - 1)),
+            np.mean((to_mean[:, None] - xr) / (m - 1) / length[:, None], 0),
+            size,
+        ),
+    )
+    return value, np.sqrt(sum((each.shape[1] - 1) * np.var(each, 1) for each in without))
+
+
+def _combine(
+    mine: tuple[Any, Any], reference: tuple[Any, Any], cross: Any, along: Any, size: int
+) -> np.ndarray:
+    """``FIGURES``, along the first axis, from ``_moments`` of both and mean inner products."""
+    (norm, spread), (true, _) = mine, reference
     with np.errstate(invalid="ignore", divide="ignore"):
-        true = true if true > 0.0 else np.nan
-        along = np.mean(xr.mean(1) / np.sqrt(np.diagonal(xx)))
-        return np.array(
-            [
-                norm,
-                size * spread,
-                size * spread / true,
-                (norm + true - 2.0 * cross) / true,
-                cross / np.sqrt(norm * true),
-                along / np.sqrt(true),
-            ]
+        true = np.where(np.asarray(true) > 0.0, true, np.nan)
+        found = (
+            norm,
+            size * spread,
+            size * spread / true,
+            (norm + true - 2.0 * cross) / true,
+            cross / np.sqrt(norm * true),
+            along / np.sqrt(true),
         )
+        return np.stack(np.broadcast_arrays(*found))
 
 
-def _moments(products: np.ndarray) -> tuple[float, float]:
-    """Unbiased estimates of the mean's squared norm and of the covariance's trace, of batches."""
+def _moments(products: np.ndarray, leave_out: bool = False) -> tuple[Any, Any]:
+    """Unbiased estimates of the mean's squared norm and of the covariance's trace, of batches.
+
+    Or as many as there are batches, each without one.
+    """
     n, total, own = len(products), products.sum(), np.trace(products)
+    if leave_out:
+        each = np.diagonal(products)
+        n, total, own = n - 1, total - 2.0 * products.sum(1) + each, own - each
     return (total - own) / (n * (n - 1)), (own - total / n) / (n - 1)
-
-
-def _jackknife(xx: np.ndarray, xr: np.ndarray, rr: np.ndarray, size: int) -> np.ndarray:
-    """Standard errors of the figures: leaving out each batch of either in turn."""
-    mine, other = [], []
-    for i in range(len(xx)):
-        rest = np.delete(np.arange(len(xx)), i)
-        mine.append(_figures(xx[np.ix_(rest, rest)], xr[rest], rr, size))
-    for i in range(len(rr)):
-        rest = np.delete(np.arange(len(rr)), i)
-        other.append(_figures(xx, xr[:, rest], rr[np.ix_(rest, rest)], size))
-    return np.sqrt(sum((len(v) - 1) * np.var(v, 0) for v in (np.array(mine), np.array(other))))
 
 
 def _relate(found: dict[str, Any], base: str) -> None:
