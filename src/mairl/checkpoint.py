@@ -88,7 +88,26 @@ def load_latest(directory: str | Path, like_tree: Any) -> tuple[Any, dict[str, A
         MairlError: there is none; all are corrupt; or the newest sound one is of another
             configuration or format (the first entry that differs is named).
     """
-    directory = Path(directory)
+    arrays, document, folder, warnings = _newest(Path(directory))
+    tree = _rebuild(like_tree, arrays, document["leaves"], str(folder))
+    return tree, {**document["meta"], "versions": document["versions"], "warnings": warnings}
+
+
+def load_part(directory: str | Path, name: str, like: Any) -> tuple[Any, dict[str, Any]]:
+    """One entry of the tree alone, such as its state, and the meta, as :func:`load_latest`.
+
+    Raises:
+        MairlError: as :func:`load_latest`.
+    """
+    arrays, document, folder, warnings = _newest(Path(directory))
+    saved = {k: v for k, v in document["leaves"].items() if k.startswith(f"{name}.")}
+    tree = _rebuild({name: like}, arrays, saved, str(folder))
+    meta = {**document["meta"], "versions": document["versions"], "warnings": warnings}
+    return tree[name], meta
+
+
+def _newest(directory: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], Path, list[str]]:
+    """Arrays, document and folder of the newest sound checkpoint, and messages on others."""
     found = _folders(directory)
     if not found:
         raise MairlError(
@@ -102,9 +121,8 @@ def load_latest(directory: str | Path, like_tree: Any) -> tuple[Any, dict[str, A
         except CorruptError as error:
             problems.append(f"checkpoint {folder} is corrupt: {error}")
             continue
-        tree = _rebuild(like_tree, arrays, document["leaves"], str(folder))
         warnings = [f"{problem}; using {folder.name} instead" for problem in problems]
-        return tree, {**document["meta"], "versions": document["versions"], "warnings": warnings}
+        return arrays, document, folder, warnings
     raise MairlError("; ".join(problems) + ". Restore the files from a copy, or start a new run")
 
 

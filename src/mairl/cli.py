@@ -25,6 +25,7 @@ Learn a policy and a reward from expert demonstrations, through a learned model.
   mairl transfer RUN ENV  learn ENV by the reward that a run has learned
   mairl evaluate RUN      true returns of the policy in a run directory
   mairl reward RUN        pictures of the learned reward
+  mairl variance RUN      variance and bias of the policy gradient's estimators
   mairl export RUN        policy and reward as ONNX graphs
   mairl demos [NAME]      list the shipped demonstrations, or inspect some
   mairl bench [SUITE]     compare algorithms over tasks and seeds, or list the suites
@@ -187,6 +188,44 @@ def _demos_of(run: Path) -> str | None:
     return read_json(RunDirectory(run).config).get("config", {}).get("demos")
 
 
+def _variance(arguments: list[str], _: float) -> None:
+    import tyro
+
+    from mairl.variance import Effort
+
+    def variance(
+        run: Annotated[Path, tyro.conf.Positional],
+        effort: Annotated[Effort, tyro.conf.arg(name="")] = Effort(),  # noqa: B008
+    ) -> None:
+        """Compare estimators of the policy gradient at a run's newest checkpoint.
+
+        Args:
+            run: Run directory of mairl train; stop it anywhere, measure, and resume it.
+            effort: How much is sampled.
+        """
+        from rich.console import Console
+
+        from mairl.report.variance import describe, draw
+        from mairl.rundir import RunDirectory, write_json
+        from mairl.variance import load_snapshot, measure
+
+        snapshot = load_snapshot(run)
+        found = measure(snapshot, effort, lambda text: Console(stderr=True).print(f"{text} ..."))
+        folder = RunDirectory(run).variance
+        folder.mkdir(exist_ok=True)
+        path = folder / f"step-{found['env_steps']:08d}.json"
+        write_json(path, found)
+        path.with_suffix(".md").write_text(describe(found), encoding="utf-8")
+        draw([found], path.with_suffix(".png"))
+        print(describe(found))
+        for ending in (".json", ".md", ".png"):
+            print(path.with_suffix(ending))
+
+    tyro.cli(
+        variance, args=arguments, prog="mairl variance", config=(tyro.conf.FlagCreatePairsOff,)
+    )
+
+
 def _export(arguments: list[str], _: float) -> None:
     import tyro
 
@@ -293,6 +332,7 @@ VERBS: dict[str, Callable[[list[str], float], None]] = {
     "transfer": _transfer,
     "evaluate": _evaluate,
     "reward": _reward,
+    "variance": _variance,
     "export": _export,
     "demos": _demos,
     "bench": _bench,

@@ -112,11 +112,24 @@ def objective(
 
     ``end_value`` is what an end is worth, ``final_value`` what the state after the last step is.
     """
+    steps, final = gains(rollout, rewards, temperature, end_value, final_value, gamma)
+    return jnp.sum(steps, 0) + final
+
+
+def gains(
+    rollout: Rollout,
+    rewards: Float[Array, "horizon batch"],
+    temperature: Float[Array, ""],
+    end_value: Float[Array, ""],
+    final_value: Float[Array, " batch"],
+    gamma: float,
+) -> tuple[Float[Array, "horizon batch"], Float[Array, " batch"]]:
+    """The summands of :func:`objective`: those of the steps, and the final one."""
     horizon = rewards.shape[0]
     discount = (gamma ** jnp.arange(horizon))[:, None] * rollout.alive
     steps = rewards + temperature * rollout.entropy
     steps = steps + gamma * rollout.transition.terminated * end_value
-    return jnp.sum(discount * steps, 0) + gamma**horizon * rollout.final_alive * final_value
+    return discount * steps, gamma**horizon * rollout.final_alive * final_value
 
 
 def _initial_shared(dynamics: Ensemble, batch: int):

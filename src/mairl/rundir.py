@@ -37,6 +37,7 @@ class RunDirectory:
         self.snapshots = self.path / "snapshots"  # of the reward, one for each evaluation
         self.result = self.path / "result.json"
         self.reward_scores = self.path / "reward_scores.json"
+        self.variance = self.path / "variance"  # of the policy gradient, by environment step
         self.curve = self.path / "curve.png"
         self.summary = self.path / "summary.txt"
 

@@ -355,6 +355,12 @@ class _Env:
                     f"{getattr(spec, name)}; use the same environment and arguments throughout"
                 )
         self._seed = self._index = self._episode = self._steps = 0
+        self.begun = False
+
+    @property
+    def unwrapped(self) -> Any:
+        """The environment itself."""
+        return self._env.unwrapped
 
     def reset(self, seed: int, index: int, episode: int) -> np.ndarray:
         """Start an episode; ``index`` and ``episode`` are for messages."""
@@ -363,6 +369,7 @@ class _Env:
             raw, _ = self._env.reset(seed=seed)
         except Exception as error:
             raise self._failure("reset", None, f"{type(error).__name__}: {error}") from error
+        self.begun = True
         return self._observe(raw, "reset", None)
 
     def step(self, sent: Any) -> tuple[np.ndarray, float, bool, bool]:

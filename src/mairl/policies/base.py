@@ -4,6 +4,7 @@ import abc
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, Float, Key
 
 
@@ -38,6 +39,17 @@ class Policy(eqx.Module):
         self, obs: Float[Array, "*batch obs"], action: Float[Array, "*batch action"]
     ) -> Float[Array, "*batch"]:
         """Log-probability (log-density when continuous) of a given action, in nats."""
+
+    def scored(
+        self, obs: Float[Array, "*batch obs"], key: Key[Array, ""]
+    ) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch"]]:
+        """The action of :meth:`sample` with the same key, and its log-probability.
+
+        No gradient passes through the action: the log-probability's is the score, as
+        likelihood-ratio estimators need it.
+        """
+        action = jax.lax.stop_gradient(self.sample(obs, key)[0])
+        return action, self.log_prob(obs, action)
 
     @abc.abstractmethod
     def reproduce(

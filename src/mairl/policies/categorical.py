@@ -74,6 +74,15 @@ class CategoricalPolicy(Policy):
         """Log-probability of a one-hot action."""
         return jnp.sum(jax.nn.log_softmax(self.net(obs)) * action, -1)
 
+    def scored(
+        self, obs: Float[Array, "*batch obs"], key: Key[Array, ""]
+    ) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch"]]:
+        """One-hot sample and its log-probability, dropout that of the sample."""
+        dropout_key, noise_key = jax.random.split(key)
+        logits = self.net(obs, key=dropout_key)
+        action = jax.lax.stop_gradient(gumbel_softmax_sample(logits, self.temperature, noise_key))
+        return action, jnp.sum(jax.nn.log_softmax(logits) * action, -1)
+
     def reproduce(
         self,
         obs: Float[Array, "*batch obs"],

@@ -60,6 +60,20 @@ class GaussianPolicy(Policy):
         """Log-density; actions on the bounds are pulled in to ``SATURATION``."""
         return tanh_gaussian_log_prob(*self._parameters(obs), action)
 
+    def scored(
+        self, obs: Float[Array, "*batch obs"], key: Key[Array, ""]
+    ) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch"]]:
+        """Squashed sample, and its log-density with the sample before squashing held fixed.
+
+        Exact at any action, unlike :meth:`log_prob`, which cannot tell saturated ones apart.
+        """
+        dropout_key, noise_key = jax.random.split(key)
+        mean, log_std = self._parameters(obs, dropout_key)
+        drawn = mean + jnp.exp(log_std) * jax.random.normal(noise_key, mean.shape)
+        noise = (jax.lax.stop_gradient(drawn) - mean) * jnp.exp(-log_std)
+        action, log_prob = tanh_gaussian(mean, log_std, noise)
+        return jax.lax.stop_gradient(action), log_prob
+
     def reproduce(
         self,
         obs: Float[Array, "*batch obs"],
