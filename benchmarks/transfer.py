@@ -42,13 +42,10 @@ LEFT, RIGHT, GRIDWORLD = (
     f"mairl/{name}-v0" for name in ("PointMazeLeft", "PointMazeRight", "GridWorld")
 )
 FEW = shlex.split("--evaluations 4 --eval-episodes 2")
-SMALL = shlex.split(
-    "--iterations 1 --policy.hidden 64 64 --value.hidden 64 64 --dynamics.width 64 "
-    "--dynamics.members 2 --policy.learning-rate 3e-4 --value.learning-rate 1e-3"
-)
-"""Two observed numbers need no larger networks, and allow higher rates."""
+SMALL = shlex.split("--dynamics.width 64 --dynamics.members 2")
+"""Two observed numbers need no larger model."""
 
-OURS = shlex.split("--preset transferable --reward.learning-rate 3e-4")
+OURS = shlex.split("--preset transferable")
 PPO = shlex.split("--num-envs 2 --collect-steps 125")
 """Rollouts short enough for some twenty of them in the budget."""
 

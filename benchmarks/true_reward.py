@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 import mairl
 from mairl import demos, envs, independent
-from mairl.algorithms.config import DynamicsConfig, MAIRLConfig, PolicyConfig, ValueConfig
+from mairl.algorithms.config import DynamicsConfig, MAIRLConfig
 from mairl.algorithms.transfer import PRESETS, Transfer
 from mairl.envs import pointmaze
 from mairl.evaluate import FINAL_EPISODES, Act
@@ -33,12 +33,12 @@ from mairl.types import Transition
 
 SETTINGS: MAIRLConfig = dataclasses.replace(
     PRESETS["default"],
-    iterations=1.0,
     dynamics=DynamicsConfig(width=64, members=2),
-    value=ValueConfig(hidden=(64, 64)),
-    policy=PolicyConfig(hidden=(64, 64), cloning=0.0, target_entropy=-1.0),
+    policy=dataclasses.replace(
+        PRESETS["default"].policy, temperature_rate=3e-4, target_entropy=-1.0
+    ),
 )
-"""Sizes of ``benchmarks/transfer.py``; temperature falling from 0.1 to SAC's entropy."""
+"""``mairl transfer``'s in ``benchmarks/transfer.py``, temperature falling to SAC's entropy."""
 
 
 class MazeReward(eqx.Module):
