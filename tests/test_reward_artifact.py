@@ -278,9 +278,10 @@ def test_rewards_of_other_environments_are_refused(tmp_path):
         far.reset()
 
 
+@pytest.mark.sb3
 def test_stable_baselines3(tmp_path):
-    """Where it is installed, which it is not with the tests: benchmarks/ has a real learner."""
-    common = pytest.importorskip("stable_baselines3.common.env_util")
+    from stable_baselines3.common import env_util as common  # pyright: ignore[reportMissingImports]
+
     from mairl.sb3 import LearnedRewardVecEnv
 
     path = save(tmp_path / "r", [3.0, 1.0, 4.0], [2.0, 1.0])

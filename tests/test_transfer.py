@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mairl
-from mairl import cli, evaluate, replay, training
+from mairl import cli, envs, evaluate, independent, replay, training
 from mairl.algorithms import bc
 from mairl.algorithms import mairl as algorithm
 from mairl.algorithms.config import MAIRLConfig, RewardConfig
@@ -126,9 +126,25 @@ def test_transfer(source, tmp_path, monkeypatch, capsys):
     assert meta["demos"]["reward_sha256"] in (source / "reward.json").read_text()
 
 
+@pytest.mark.parametrize("name", [TASK, "mairl/PointMazeRight-v0"])
+def test_an_independent_learner_is_shown_no_true_reward(name):
+    true, shown = envs.make(name), independent.blind(name)
+    true.reset(seed=0), shown.reset(seed=0)
+    shown.action_space.seed(0)
+    worth = 0.0
+    for _ in range(30):
+        action = shown.action_space.sample()
+        worth += abs(float(true.step(action)[1]))
+        _, reward, _, _, info = shown.step(action)
+        assert reward == 0.0
+        assert not any("reward" in key for key in info)
+    assert worth > 0.0
+
+
+@pytest.mark.sb3
 def test_sb3(source, tmp_path, monkeypatch, capsys):
-    """Where it is installed, which it is not with the tests."""
-    sb3 = pytest.importorskip("stable_baselines3")
+    import stable_baselines3 as sb3  # pyright: ignore[reportMissingImports]
+
     learned = []
     # The second time, in a task whose true reward is another.
     for name, worth in (("one", 0.0), ("other", 7.0)):

@@ -56,6 +56,12 @@ def make_learner(venv: Any, spec: EnvSpec, gamma: float, seed: int) -> Any:
     )
 
 
+def blind(env_id: str) -> gym.Env:
+    """An environment with flat observations that pays nothing, whatever its own reward."""
+    env = gym.wrappers.TransformReward(envs.make(env_id), lambda _: 0.0)
+    return gym.wrappers.FlattenObservation(env)
+
+
 def learner_name(spec: EnvSpec) -> str:
     """Which of SETTINGS learns in an environment."""
     return "DQN" if spec.discrete else "SAC"
@@ -113,13 +119,8 @@ class Independent:
         name, gamma = learner_name(spec), reward.form.gamma
         self.settings = {"learner": name, "gamma": gamma, **SETTINGS[name]}
 
-        def make() -> gym.Env:
-            # Not even in ``info`` is there a true reward.
-            env = gym.wrappers.TransformReward(envs.make(spec.env_id), lambda _: 0.0)
-            return gym.wrappers.FlattenObservation(env)
-
         self.spec, self.steps = spec, steps
-        self._venv = LearnedRewardVecEnv(DummyVecEnv([make]), reward)
+        self._venv = LearnedRewardVecEnv(DummyVecEnv([lambda: blind(spec.env_id)]), reward)
         # Its first episode is of a stream that no evaluation has.
         self._learner = make_learner(
             self._venv, spec, gamma, envs.episode_seed(seed, "transfer", 0, 0)
