@@ -4,6 +4,7 @@ import functools
 from dataclasses import replace
 from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -270,6 +271,28 @@ def test_what_the_reward_does_not_learn_from(change, without, options):
     assert not same(learned_reward(change, **without), plain)
     plain = learned_reward(lambda *data: data, **without, **options)
     assert same(learned_reward(change, **without, **options), plain)
+
+
+def test_lost_is_what_the_discriminator_gives_no_chance_for_all_of_patience():
+    config, state = replace(settings("default"), patience=4), fresh("default", "box")
+
+    def answering(logit):
+        zero = jax.tree.map(jnp.zeros_like, state.params.reward.reward)
+        last = lambda net: net.layers[-1].bias  # noqa: E731
+        net = eqx.tree_at(last, zero, jnp.full(1, logit, jnp.float32))
+        reward = eqx.tree_at(lambda r: r.reward, state.params.reward, net)
+        return state._replace(params=state.params._replace(reward=reward))
+
+    full = replays.break_stream(ring("box"), np.arange(NUM_ENVS) == 2)
+    three = replays.add(
+        replays.init(64, NUM_ENVS, OBS, 2),
+        experience("box", at_random("box"), 3, NUM_ENVS),
+        jnp.zeros((3, NUM_ENVS)),
+    )
+    expected = np.arange(NUM_ENVS) != 2  # There a new episode has just begun.
+    np.testing.assert_array_equal(algorithm.lost(config, answering(-3.0), full), expected)
+    assert not algorithm.lost(config, answering(-2.0), full).any()
+    assert not algorithm.lost(config, answering(-3.0), three).any()
 
 
 def rate_at(progress, decay, final_rate=0.1):

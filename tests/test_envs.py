@@ -324,6 +324,20 @@ def test_faults_of_the_policy_and_of_the_caller():
         envs.evaluate_episodes(centre, ID, spec, 0, 0)
 
 
+def test_restarted_environments_begin_their_next_episode():
+    spec = envs.make_spec(ID)
+    with envs.Collector(ID, spec, 0, num_envs=2) as collector:
+        first, _ = collector.collect(centre, 3)
+        assert collector.restart([1]) == [(3, False)]
+        assert collector.restart([1]) == []  # It has just begun.
+        assert collector.env_steps == 6
+        second, ends = collector.collect(centre, 5)
+    assert ends == [(5, True), (5, True)]
+    np.testing.assert_array_equal(second.data.obs[:, 0, 1], [3, 4, 0, 1, 2])
+    np.testing.assert_array_equal(second.data.obs[:, 1, 1], [0, 1, 2, 3, 4])
+    assert second.data.obs[0, 1, 0] != first.data.obs[0, 1, 0]
+
+
 # Resuming
 
 

@@ -130,6 +130,8 @@ def test_break_stream_marks_the_newest_row_only():
     np.testing.assert_array_equal(replay.break_stream(ring).last, np.zeros((3, 2)))
     ring = add(ring, *stamped(0, 4, 2, np.zeros((4, 2), np.float32)))
     np.testing.assert_array_equal(replay.break_stream(ring).last, [[1, 1], [0, 0], [0, 0]])
+    one = replay.break_stream(ring, np.array([False, True]))
+    np.testing.assert_array_equal(one.last, [[0, 1], [0, 0], [0, 0]])
 
 
 def test_newest_rows_come_in_order_and_end_with_their_episode():

@@ -19,7 +19,7 @@ import pytest
 from gymnasium import spaces
 
 import mairl
-from mairl import cli, evaluate, learner, training
+from mairl import cli, evaluate, learner, metrics, training
 from mairl.algorithms import bc
 from mairl.algorithms import mairl as algorithm
 from mairl.demos.data import shipped_file
@@ -357,6 +357,23 @@ def test_killed_and_resumed_equals_whole(
             train(out)
     assert train(out, "--resume") == 0
     assert_same(out, finished)
+
+
+def test_lost_episodes_are_left_and_that_resumes_as_well(tmp_path, monkeypatch):
+    """Where all is lost, episodes last as long as patience, random ones included."""
+    monkeypatch.setattr(algorithm, "LOST", 1.1)
+    patient = ("--patience", "20")
+    assert train(tmp_path / "whole", *patient, env="Pendulum-v1") == 0
+    lines = metrics.read(tmp_path / "whole" / "metrics.jsonl")
+    lengths = [line["rollout/ep_len_mean"] for line in lines if "rollout/ep_len_mean" in line]
+    assert len(lengths) == 13
+    assert set(lengths) == {20.0}
+    with monkeypatch.context() as patch:
+        kill_at(patch, learner.Learner, "collect", 7)
+        with pytest.raises(Killed):
+            train(tmp_path / "run", *patient, env="Pendulum-v1")
+    assert train(tmp_path / "run", "--resume", *patient, env="Pendulum-v1") == 0
+    assert_same(tmp_path / "run", tmp_path / "whole")
 
 
 def test_kill_9(finished, tmp_path):

@@ -71,6 +71,7 @@ class Learner:
             donate_argnums=0,
         )
         self._add = jax.jit(replay.add, donate_argnums=0)
+        self._lost = jax.jit(partial(algorithm.lost, config)) if config.patience else None
         self.env_steps = self.rounds = self.updates = 0
         random = config.warmup_steps
         self._warmup = max(1, random // config.num_envs) if random else 0
@@ -89,8 +90,15 @@ class Learner:
         def act(obs: np.ndarray, count: int) -> np.ndarray:
             return sample_random(np.random.default_rng([self._seed, count]), len(obs), self._spec)
 
-        transitions = self._take(act, self._warmup)
-        random = Transition(*(x.reshape(-1, *x.shape[2:]) for x in transitions))
+        # Nothing tells yet where random steps get lost: each episode is as long as patience.
+        # (What they reach sets the scales of observations: on its back, a robot's angle would be
+        # scaled as if it did not matter.)
+        parts, most = [], self._config.patience or max(1, self._warmup)
+        for start in range(0, max(1, self._warmup), most):
+            parts.append(self._take(act, min(most, self._warmup - start)))
+            if self._config.patience:
+                self._leave(np.ones(self._config.num_envs, bool))
+        random = jax.tree.map(lambda *xs: np.concatenate(xs).reshape(-1, *xs[0].shape[2:]), *parts)
         state = self._initialize(random, self.key("initialize", 0))
         # Python scalars leave weakly typed arrays, with which the update would compile twice.
         self.state: Any = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
@@ -197,6 +205,8 @@ class Learner:
 
         before = len(self.ends)
         self._take(act, min(self._config.collect_steps, self._rows_left))
+        if self._lost:
+            self._leave(np.asarray(self._lost(self.state, self.replay)))
         new = self.ends[before:]
         self.ends = self.ends[-RECENT:]
         self.rounds += 1
@@ -267,6 +277,12 @@ class Learner:
         num_envs = self._config.num_envs
         rows = -(-min(self._config.replay_size, self._steps) // num_envs)
         return replay.init(rows, num_envs, self._spec.obs_size, self._spec.action_size)
+
+    def _leave(self, lost: np.ndarray) -> None:
+        """Begin new episodes in the environments that are lost."""
+        if lost.any():
+            self.ends += self._collector.restart(np.flatnonzero(lost).tolist())
+            self.replay = replay.break_stream(self.replay, lost)
 
     def _take(self, act: Callable[[np.ndarray, int], np.ndarray], rows: int) -> Transition:
         batch, ends = self._collector.collect(act, rows)

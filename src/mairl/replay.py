@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mairl.types import MairlError, Transition
 
@@ -97,14 +97,17 @@ def add(
     )
 
 
-def break_stream(replay: Replay) -> Replay:
-    """Mark the newest row of every column as an episode's last.
+def break_stream(
+    replay: Replay, where: Bool[Array | np.ndarray, " num_envs"] | bool = True
+) -> Replay:
+    """Mark the newest row of the columns ``where`` (by default all) as an episode's last.
 
     For the case that what is added next does not continue it (an environment could not be put
-    back where it was). An empty ring stays as it is.
+    back where it was, or was made to begin anew). An empty ring stays as it is.
     """
     newest = (replay.position - 1) % replay.capacity
-    marked = replay.last.at[newest].set(jnp.ones_like(replay.last[0]))
+    row = jnp.where(jnp.asarray(where), jnp.ones_like(replay.last[0]), replay.last[newest])
+    marked = replay.last.at[newest].set(row)
     return replay._replace(last=jnp.where(replay.filled > 0, marked, replay.last))
 
 

@@ -42,6 +42,11 @@ class Settings(Protocol):
         ...
 
     @property
+    def patience(self) -> int:
+        """Steps after which an episode may be left early (``lost`` says which); 0 for never."""
+        ...
+
+    @property
     def collect_steps(self) -> int:
         """Steps of each environment between two updates; 0 where nothing is collected."""
         ...
@@ -70,7 +75,8 @@ class Algorithm(Protocol):
     """What a module of this package offers; ``mairl.py`` shows and explains each.
 
     A state is a NamedTuple that has ``params`` (with ``policy`` and, if one is learned,
-    ``reward``), ``normalizer`` and ``policy_ended`` (set by the loop before each update).
+    ``reward``), ``normalizer`` and ``policy_ended`` (set by the loop before each update). Where
+    ``patience`` is not 0 there is also lost(settings, state, replay) -> [num_envs] bool.
     """
 
     PRESETS: Mapping[str, Any]

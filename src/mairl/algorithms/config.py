@@ -108,6 +108,9 @@ class MAIRLConfig:
     """Steps of each environment between two calls of the compiled update."""
     warmup_steps: int = 1000
     """Random steps before learning; they count."""
+    patience: int = 100
+    """Training episodes are left for a new one after so many steps in a row that are nothing like
+    the demonstrations to the discriminator; 0 for never, where a reset is dear."""
     replay_size: int = 1_000_000
     decay: float = 0.5
     """Share of the run, at its end, over which reward's and policy's learning rates fall ..."""
@@ -142,6 +145,7 @@ PRESETS: dict[str, MAIRLConfig] = {
         num_envs=7,
         collect_steps=10,
         replay_size=50_000,
+        patience=0,
         decay=0.0,
         dynamics=DynamicsConfig(
             kind="tokens",

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from mairl import replay as replays
 from mairl.algorithms.config import PRESETS, MAIRLConfig, split
@@ -47,8 +47,13 @@ __all__ = [
     "exploit",
     "explore",
     "initialize",
+    "lost",
     "update",
 ]
+
+
+LOST = 0.1
+"""Mean probability of being the expert's, by the discriminator, below which steps are lost."""
 
 
 class Parameters(NamedTuple):
@@ -138,6 +143,24 @@ def explore(state: State, obs: Float[Array, "n obs"], *, key: Key[Array, ""]):
 def exploit(state: State, obs: Float[Array, "n obs"]):
     """Deterministic inside actions ``[n, action]`` for observations in the environment's units."""
     return state.params.policy.mode(state.normalizer.normalize(obs))
+
+
+def lost(config: MAIRLConfig, state: State, replay: Replay) -> Bool[Array, " num_envs"]:
+    """Which environments' newest ``patience`` steps, all of one episode, look like no expert's.
+
+    An episode that has gone where no demonstration leads, a robot on its back, teaches little
+    more by its remaining steps (early termination: Peng et al. 2018, section 6.2). The
+    discriminator says when; the true reward and the task's own ends have no part in it.
+    """
+    steps, last = replays.rollout(replay, config.patience)
+    normalize = state.normalizer.normalize
+    steps = steps._replace(obs=normalize(steps.obs), next_obs=normalize(steps.next_obs))
+    logit = state.params.reward.f(steps)
+    if config.reward.log_prob:
+        logit = logit - state.params.policy.log_prob(steps.obs, steps.action)
+    expert = jnp.mean(jax.nn.sigmoid(logit), 0)
+    whole = (jnp.sum(last, 0) == 0) & (replay.filled >= config.patience)
+    return whole & (expert < LOST)
 
 
 def update(

@@ -25,6 +25,7 @@ class MGAILConfig(MAIRLConfig):
     num_envs: int = 8
     collect_steps: int = 10
     replay_size: int = 50_000
+    patience: int = 0
     dynamics: DynamicsConfig = field(
         default_factory=lambda: DynamicsConfig(kind="gru", width=64, depth=1, members=1, steps=2)
     )

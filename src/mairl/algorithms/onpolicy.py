@@ -83,6 +83,7 @@ class OnPolicyConfig:
     """All settings."""
 
     on_policy: ClassVar[bool] = True
+    patience: ClassVar[int] = 0
     gamma: float = 0.99
     num_envs: int = 8
     collect_steps: int = 128

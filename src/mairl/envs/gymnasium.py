@@ -16,7 +16,7 @@ import contextlib
 import difflib
 import importlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -173,6 +173,20 @@ class Collector:
                     self._obs[i] = next_obs[t, i]
             self._count += 1
         return Batch(Transition(obs, action, next_obs, terminated), last), ends
+
+    def restart(self, which: Iterable[int]) -> list[EpisodeEnd]:
+        """Leave the running episodes of these environments, as if truncated, for new ones.
+
+        Those that have just begun stay. Say so to the replay (:func:`mairl.replay.break_stream`) before adding what follows.
+        """
+        ends = []
+        for i in which:
+            if not self._actions[i]:
+                continue
+            ends.append(EpisodeEnd(len(self._actions[i]), False))
+            self._episodes[i] += 1
+            self._obs[i] = self._reset(i)
+        return ends
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """What :meth:`restore` needs, as arrays: counters, the running episodes' actions."""
