@@ -5,14 +5,14 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mairl import checkpoint, replay
-from mairl.algorithms import Algorithm, Settings
+from mairl.algorithms import Algorithm, Patient, Settings
 from mairl.demos import ExpertData
 from mairl.envs import Collector, EpisodeEnd, sample_random
 from mairl.rewards import ended_share
@@ -71,7 +71,9 @@ class Learner:
             donate_argnums=0,
         )
         self._add = jax.jit(replay.add, donate_argnums=0)
-        self._lost = jax.jit(partial(algorithm.lost, config)) if config.patience else None
+        self._lost = None
+        if config.patience:
+            self._lost = jax.jit(partial(cast(Patient, algorithm).lost, config))
         self.env_steps = self.rounds = self.updates = 0
         random = config.warmup_steps
         self._warmup = max(1, random // config.num_envs) if random else 0

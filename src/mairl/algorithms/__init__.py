@@ -43,7 +43,7 @@ class Settings(Protocol):
 
     @property
     def patience(self) -> int:
-        """Steps after which an episode may be left early (``lost`` says which); 0 for never."""
+        """Steps after which an episode may be left early (see ``Patient``); 0 for never."""
         ...
 
     @property
@@ -75,8 +75,7 @@ class Algorithm(Protocol):
     """What a module of this package offers; ``mairl.py`` shows and explains each.
 
     A state is a NamedTuple that has ``params`` (with ``policy`` and, if one is learned,
-    ``reward``), ``normalizer`` and ``policy_ended`` (set by the loop before each update). Where
-    ``patience`` is not 0 there is also lost(settings, state, replay) -> [num_envs] bool.
+    ``reward``), ``normalizer`` and ``policy_ended`` (set by the loop before each update).
     """
 
     PRESETS: Mapping[str, Any]
@@ -89,6 +88,13 @@ class Algorithm(Protocol):
     """(state, obs) -> inside actions, to evaluate with."""
     update: Callable[..., Any]
     """(settings, spec, state, replay, expert, progress, *, iterations, key) -> state, metrics."""
+
+
+class Patient(Algorithm, Protocol):
+    """An algorithm whose settings may have a ``patience`` that is not 0."""
+
+    lost: Callable[..., Any]
+    """(settings, state, replay) -> [num_envs] bool: whose episodes to leave."""
 
 
 def find(name: str) -> Algorithm:

@@ -177,7 +177,8 @@ class Collector:
     def restart(self, which: Iterable[int]) -> list[EpisodeEnd]:
         """Leave the running episodes of these environments, as if truncated, for new ones.
 
-        Those that have just begun stay. Say so to the replay (:func:`mairl.replay.break_stream`) before adding what follows.
+        Those that have just begun stay. Say so to the replay
+        (:func:`mairl.replay.break_stream`) before adding what follows.
         """
         ends = []
         for i in which:
