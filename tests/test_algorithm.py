@@ -353,7 +353,7 @@ def test_paper_preset_has_the_authors_settings():
     assert not config.reward.state_only
     # No penalty, no imagined negatives, log D - log(1 - D) with an entropy weight of 1, kept.
     assert (config.reward.gradient_penalty, config.reward.imagined) == (0.0, 0.0)
-    assert not config.reward.positive
+    assert not config.reward.softplus
     assert (config.policy.temperature, config.policy.temperature_rate) == (1.0, 0.0)
     assert (config.reward.dropout, config.policy.dropout) == (0.25, 0.25)
 

@@ -1,6 +1,7 @@
 """Pathwise gradients: against finite differences, closed forms, and where none may flow."""
 
 import functools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,9 +11,10 @@ import pytest
 from jax.lax import stop_gradient
 from scipy import stats
 
+from mairl.algorithms.mairl import Learner, Parameters, _optimizers
 from mairl.dynamics import Ensemble, make_dynamics
 from mairl.dynamics.base import MarkovDynamics
-from mairl.losses.policy import cloned, policy_loss, temperature_loss
+from mairl.losses.policy import policy_loss, temperature_loss
 from mairl.losses.reward import reward_loss
 from mairl.losses.value import value_loss
 from mairl.nets.distributions import (
@@ -606,36 +608,18 @@ def test_policy_gradient_passes_through_reward_entropy_value_ends_and_model(kind
     np.testing.assert_allclose(sum(alone.values()), full, rtol=1e-3, atol=1e-5)
 
 
-def test_cloning_weighs_in_units_of_the_return_and_leaves_the_unit_alone():
-    """Slope = slope of the objective + weight * mean |return| (held still) * slope of cloning."""
-    policy, dynamics, _, value = parts()
-    expert = jax.tree.map(jnp.asarray, random_segment()[0])
-    expert = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), expert)
-
-    def climb(policy):
-        reward = lambda transition: jnp.zeros(transition.terminated.shape)  # noqa: E731
-        return policy_loss(
-            policy,
-            lambda p: imagine(
-                p, dynamics, jnp.asarray(SCALE), expert.obs, 0, key=jax.random.key(0)
-            ),
-            value,
-            reward,
-            jnp.float32(0.0),
-            0.0,
-            jnp.float32(0.0),
-            GAMMA,
-            key=jax.random.key(1),
-        )
-
-    weight, grad = 0.7, lambda f: jax.grad(lambda p: f(p)[0])(policy)
-    (_, plain), scale = climb(policy), float(climb(policy)[1]["policy/scale"])
-    assert scale > 1e-3
-    _, metrics = cloned(climb(policy), policy, expert, weight)
-    assert metrics.keys() - plain.keys() == {"policy/cloning_loss"}
-    clone = grad(lambda p: (p.cloning_loss(expert.obs, expert.action), None))
-    expected = jax.tree.map(lambda a, b: a + weight * scale * b, grad(climb), clone)
-    found = grad(lambda p: cloned(climb(p), p, expert, weight))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected
+@pytest.mark.parametrize(("size", "counts"), [(0.5, 0.5), (1.0, 1.0), (1000.0, 1.0)])
+def test_an_aside_is_cut_to_the_length_of_the_loss(size, counts):
+    """At right angles: what counts of it is the smaller of its length and the loss's own."""
+    nothing: Any = None
+    params = Parameters(nothing, nothing, nothing, nothing, jnp.zeros(2))
+    _, metrics = Learner(params, nothing, _optimizers(params)).descend(
+        "log_temperature",
+        0.1,
+        lambda x: (-x[0], {"loss": x[0]}),
+        lambda x: (-size * x[1], {"aside": x[1]}),
+    )
+    assert metrics.keys() == {"loss", "aside", "log_temperature/gradient_norm"}
+    np.testing.assert_allclose(
+        metrics["log_temperature/gradient_norm"], np.hypot(1.0, counts), rtol=1e-6
     )

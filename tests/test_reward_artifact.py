@@ -22,7 +22,7 @@ from mairl.types import EnvSpec, MairlError, Transition
 
 LINE = EnvSpec("RewardLine-v0", 2, 1, False, (-2.0,), (2.0,))
 FORM = RewardForm(
-    gamma=0.9, state_only=False, clip=10.0, bound=5.0, positive=False, live=0.5, ended=-1.0
+    gamma=0.9, state_only=False, clip=10.0, bound=5.0, softplus=0.0, live=0.5, ended=-1.0
 )
 MEAN, STD = np.float32([1.0, 0.0]), np.float32([2.0, 1.0])
 
@@ -91,7 +91,7 @@ def test_numpy_agrees_with_jax_and_with_the_networks(tmp_path):
         spec = EnvSpec(
             "X-v0", 5, 3, bool(discrete), *((), ()) if discrete else ((-2.0,) * 3, (1.0,) * 3)
         )
-        form = dataclasses.replace(FORM, state_only=bool(state_only), positive=bool(discrete))
+        form = dataclasses.replace(FORM, state_only=bool(state_only), softplus=2.0 * discrete)
         module = AIRLReward(
             *(5, 3, (64, 64)),
             gamma=0.9,
@@ -118,7 +118,7 @@ def test_numpy_agrees_with_jax_and_with_the_networks(tmp_path):
             np.testing.assert_allclose(found, again, atol=1e-5, rtol=1e-5)
         raw = Transition(*(jnp.asarray(np.float32(z)) for z in (x, inside, y, ends)))
         np.testing.assert_allclose(found, module.f(raw), atol=1e-4)
-        seen = BoundedReward(5.0, form.positive, jnp.float32(0.5))
+        seen = BoundedReward(5.0, form.softplus, jnp.float32(0.5))
         after = 9.0 * seen.transform(jnp.float32(-1.0)) * ends
         bounded = ours.bounded(obs, action, next_obs, ends)
         np.testing.assert_allclose(bounded, seen(module, raw) + after, atol=1e-4)

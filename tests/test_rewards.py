@@ -42,9 +42,9 @@ def steps(*rows):
     return Transition(*(jnp.asarray(x) for x in (s[:, None], a[:, None], s2[:, None], end)))
 
 
-def bounded(logit, positive, live=0.0):
+def bounded(logit, softplus, live=0.0):
     return np.asarray(
-        BoundedReward(BOUND, positive, jnp.float32(live)).transform(jnp.float32(logit))
+        BoundedReward(BOUND, float(softplus), jnp.float32(live)).transform(jnp.float32(logit))
     )
 
 
@@ -112,22 +112,26 @@ def test_shaping_telescopes_along_a_trajectory(terminated):
 def test_bounded_reward_by_hand():
     # 5 tanh(1) = 3.80797; softplus(3.80797) = 3.80797 + log(1 + e^-3.80797) = 3.82991
     np.testing.assert_allclose(bounded(5.0, False), 3.80797, rtol=1e-5)
-    np.testing.assert_allclose(bounded(5.0, True), 3.82991, rtol=1e-5)
+    np.testing.assert_allclose(bounded(5.0, True), 3.82991 - 0.693147, rtol=1e-5)
     # Near zero nothing is bounded: log D - log(1 - D) is the logit, -log(1 - D) its softplus.
     np.testing.assert_allclose(bounded(0.01, False), 0.01, rtol=1e-5)
-    np.testing.assert_allclose(bounded(0.0, True), np.log(2.0), rtol=1e-6)
+    np.testing.assert_allclose(bounded([0.0, 0.01], True), [0.0, 0.0050125], atol=1e-6)
 
 
 def test_bounded_reward_stays_in_its_bounds_and_keeps_the_order():
     logits = np.linspace(-14.0, 14.0, 57)
-    plain, positive = bounded(logits, False), bounded(logits, True)
+    plain, positive, wide = (bounded(logits, width) for width in (0.0, 1.0, 2.5))
     assert np.all(np.abs(plain) <= BOUND)
     assert np.all(np.diff(plain) > 0)
     assert np.all(np.diff(positive) > 0)
+    # Wider: more of the slope is left where the logit is low, and it stays bounded below.
+    assert np.all(wide > -2.5 * np.log(2.0))
+    low = slice(12, 24)
+    assert np.all(np.diff(wide)[low] > np.diff(positive)[low])
     extremes = bounded([-1e6, 1e6], False)
     np.testing.assert_allclose(extremes, [-5.0, 5.0])
-    # softplus(-5) = 0.00671535, softplus(5) = 5.00671535
-    np.testing.assert_allclose(bounded([-1e6, 1e6], True), [0.00671535, 5.00671535], rtol=1e-5)
+    # softplus(-5) = 0.00671535, softplus(5) = 5.00671535, less ln 2
+    np.testing.assert_allclose(bounded([-1e6, 1e6], True), [-0.686432, 4.313568], rtol=1e-5)
 
 
 def test_bounded_reward_of_transitions_adds_the_logit_of_being_alive():
@@ -231,11 +235,11 @@ def constant(chance, length=4):
     return np.tile([1.0 - chance, chance], (length, 1))
 
 
-def neutral(logits, e_ended, p_ended, positive):
+def neutral(logits, e_ended, p_ended, softplus):
     """Rewards of live steps, and the value of an end, as the algorithm has them."""
     ended, live = end_logits(e_ended, p_ended, BOUND)
-    end_value = bounded(ended, positive) / (1.0 - GAMMA)
-    return bounded(logits + float(live), positive), end_value
+    end_value = bounded(ended, softplus) / (1.0 - GAMMA)
+    return bounded(logits + float(live), softplus), end_value
 
 
 def naive_positive(logits, *_):
@@ -278,22 +282,21 @@ def test_end_logits_are_the_optimal_discriminators():
     np.testing.assert_allclose(logits + float(live), np.log(e / p), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("positive", [False, True])
-def test_at_the_experts_own_policy_an_end_is_worth_what_living_is(positive):
-    """All logits are 0, so every step, live or ended, pays the same: r / (1 - gamma) in all."""
+@pytest.mark.parametrize("softplus", [0.0, 1.0, 2.5])
+def test_at_the_experts_own_policy_an_end_is_worth_what_living_is(softplus):
+    """All logits are 0, so every step, live or ended, pays the same: nothing."""
     world, expert = Chain.corridor(), constant(0.3)
-    reward, end_value = neutral(*world.learned(expert, expert), positive)
+    reward, end_value = neutral(*world.learned(expert, expert), softplus)
     values = world.action_values(expert, reward, end_value)
-    each = np.log(2.0) if positive else 0.0
-    np.testing.assert_allclose(values, each / (1 - GAMMA), atol=1e-4)
+    np.testing.assert_allclose(values, 0.0, atol=1e-4)
 
 
-@pytest.mark.parametrize("positive", [False, True])
+@pytest.mark.parametrize("softplus", [0.0, 1.0, 2.5])
 @pytest.mark.parametrize(
     ("expert", "policy"), [(0.1, 0.3), (0.01, 0.5), (0.3, 0.1), (0.5, 0.01), (0.9, 0.6)]
 )
-def test_the_reward_moves_towards_the_expert_whether_it_lives_or_ends(expert, policy, positive):
-    lean = lean_to_end(expert, policy, lambda *x: neutral(*x, positive))
+def test_the_reward_moves_towards_the_expert_whether_it_lives_or_ends(expert, policy, softplus):
+    lean = lean_to_end(expert, policy, lambda *x: neutral(*x, softplus))
     assert np.sign(lean) == np.sign(expert - policy)
 
 
@@ -316,8 +319,8 @@ def test_naive_treatments_have_a_bias(treatment, right, wrong):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**31 - 1), st.booleans())
-def test_no_policy_earns_more_than_the_expert_by_the_reward_learned_against_it(seed, positive):
+@given(st.integers(0, 2**31 - 1), st.sampled_from([0.0, 1.0, 2.5]))
+def test_no_policy_earns_more_than_the_expert_by_the_reward_learned_against_it(seed, softplus):
     """In any world: J(expert) - J(policy) = sum (d_E - d_pi) phi(d_E / d_pi) / (1 - gamma) >= 0.
 
     Because phi (bound and softplus) is increasing: sum_x (w - 1)(phi(w) - phi(1)) d_pi >= 0. The
@@ -329,14 +332,14 @@ def test_no_policy_earns_more_than_the_expert_by_the_reward_learned_against_it(s
     chances = 0.98 * chances + 0.02 / (states + 1)
     world = Chain(chances[..., :-1], chances[..., -1])
     expert, policy = rng.dirichlet(np.full(actions, 0.5), (2, states)) * 0.98 + 0.01
-    reward, end_value = neutral(*world.learned(expert, policy), positive)
+    reward, end_value = neutral(*world.learned(expert, policy), softplus)
     best, own = (
         np.sum(pi * world.action_values(pi, reward, end_value), -1)[0] for pi in (expert, policy)
     )
     assert best >= own - 1e-3
     # And by exactly that sum, over live steps and the end.
     e, p = (np.append(*world.occupancy(pi)) for pi in (expert, policy))
-    gap = np.sum((e - p) * bounded(np.log(e / p), positive)) / (1 - GAMMA)
+    gap = np.sum((e - p) * bounded(np.log(e / p), softplus)) / (1 - GAMMA)
     np.testing.assert_allclose(best - own, gap, rtol=1e-2, atol=1e-2)
 
 

@@ -158,11 +158,11 @@ def test_metrics(finished):
 
 
 def test_command_in_config_repeats_the_run():
-    words = "CartPole-v1 --steps 5000 --gamma 0.9 --policy.hidden 8 4 --reward.no-positive"
+    words = "CartPole-v1 --steps 5000 --gamma 0.9 --policy.hidden 8 4 --reward.softplus 0"
     config = cli.parse_train([*words.split(), "--reward.shaping", "--out", "a b"])
     algo = config.algo
     assert (algo.gamma, algo.policy.hidden, config.out) == (0.9, (8, 4), "a b")
-    assert (algo.reward.positive, algo.reward.shaping) == (False, True)
+    assert (algo.reward.softplus, algo.reward.shaping) == (0.0, True)
     assert algo.dynamics == algorithm.MAIRLConfig().dynamics
     again = shlex.split(command(config))
     assert again[:3] == ["mairl", "train", "CartPole-v1"]

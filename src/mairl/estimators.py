@@ -32,11 +32,11 @@ class SeenReward(eqx.Module):
     network: AIRLReward
     live: Float[Array, ""]
     bound: float = eqx.field(static=True)
-    positive: bool = eqx.field(static=True)
+    softplus: float = eqx.field(static=True)
 
     def __call__(self, transition: Transition) -> Float[Array, "*batch"]:
         """Of transitions with any leading axes."""
-        return BoundedReward(self.bound, self.positive, self.live)(self.network, transition)
+        return BoundedReward(self.bound, self.softplus, self.live)(self.network, transition)
 
 
 class Problem(eqx.Module):

@@ -57,16 +57,16 @@ def _origin(job: Job) -> dict[str, Any]:
 def _form(state: Any, settings: Any) -> RewardForm:
     """``settings`` are those of the reward; none where it is not bounded for the policy."""
     reward = state.params.reward
-    bound, positive, live, ended = None, False, 0.0, 0.0
+    bound, softplus, live, ended = None, 0.0, 0.0, 0.0
     if settings is not None:
-        bound, positive = settings.bound, settings.positive
+        bound, softplus = settings.bound, settings.softplus
         ended, live = map(float, end_logits(state.expert_ended, state.policy_ended, bound))
     return RewardForm(
         gamma=reward.gamma,
         state_only=reward.state_only,
         clip=CLIP,
         bound=bound,
-        positive=positive,
+        softplus=softplus,
         live=live,
         ended=ended,
     )

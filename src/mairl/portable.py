@@ -29,8 +29,9 @@ EQUATIONS = {
     "g": "network reward.reward of (x, a), or of x alone if state_only; tanh between layers",
     "h": "network reward.potential of x; zero if there is none",
     "f": "f = g + gamma * (1 - terminated) * h(next_obs) - h(obs)",
-    "bounded": "r(f) = b tanh((f + live) / b), then softplus if positive; where an episode "
-    "terminates, gamma / (1 - gamma) * r(ended), without live, is added for the time after",
+    "bounded": "r(f) = b tanh((f + live) / b), then w (softplus(r / w) - ln 2) with w = softplus "
+    "where that is not 0; where an episode terminates, gamma / (1 - gamma) * r(ended), without "
+    "live, is added for the time after",
 }
 """How the arrays of a reward artifact make numbers; written into its JSON."""
 
@@ -44,7 +45,7 @@ NO_REWARD = (
 class RewardForm:
     """The numbers that are not arrays; ``EQUATIONS`` says what they do.
 
-    ``bound``, ``positive``, ``live`` and ``ended`` say what the run's own policy was given:
+    ``bound``, ``softplus``, ``live`` and ``ended`` say what the run's own policy was given:
     see ``rewards.airl.BoundedReward`` and ``end_logits``. ``bound`` is None where it was not
     given a bounded reward (exact maximum-entropy IRL).
     """
@@ -53,7 +54,7 @@ class RewardForm:
     state_only: bool
     clip: float
     bound: float | None
-    positive: bool
+    softplus: float
     live: float
     ended: float
 
@@ -220,7 +221,10 @@ class RewardArtifact(abc.ABC):
         bound = self.form.bound
         assert bound is not None
         bounded = bound * np.tanh(logit / bound)
-        return np.asarray(np.logaddexp(0.0, bounded) if self.form.positive else bounded)
+        width = self.form.softplus
+        if not width:
+            return np.asarray(bounded)
+        return np.asarray(width * (np.logaddexp(0.0, bounded / width) - np.log(2.0)))
 
     def _inputs(self, obs: np.ndarray, action: Any) -> tuple[np.ndarray, np.ndarray, bool]:
         """Observations, inside actions, and whether it was a single one of each."""

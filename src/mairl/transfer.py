@@ -222,7 +222,7 @@ def _reward_settings(reward: LearnedReward, config: TransferConfig) -> RewardCon
         state_only=form.state_only,
         shaping=False,
         bound=form.bound,
-        positive=form.positive,
+        softplus=form.softplus,
     )
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mairl.nets.mlp import MLP
+from mairl.nets.mlp import MLP, NARROW
 
 
 class ActionValue(eqx.Module):
@@ -29,7 +29,9 @@ class ActionValue(eqx.Module):
         key: Key[Array, ""],
     ):
         """``num_members`` networks with independent initial weights."""
-        make = lambda k: MLP(obs_size + action_size, hidden, 1, key=k, norm=True)  # noqa: E731
+        make = lambda k: MLP(  # noqa: E731
+            obs_size + action_size, hidden, 1, key=k, norm=True, scale=NARROW, out_scale=NARROW
+        )
         self.members = jax.vmap(make)(jax.random.split(key, num_members))
 
     def __call__(

@@ -145,7 +145,7 @@ def _snapshot(config: Any, spec: EnvSpec, state: algorithm.State, about: Any) ->
     params = state.params
     problem = Problem(
         reward=SeenReward(
-            params.reward, step.bounded.live, config.reward.bound, config.reward.positive
+            params.reward, step.bounded.live, config.reward.bound, config.reward.softplus
         ),
         value=state.target_value if config.value.steps else None,
         end_value=step.end_value,

@@ -54,8 +54,8 @@ class RewardConfig:
     """They start at demonstrated states alone, not half of them at replayed ones."""
     bound: float = 5.0
     """The policy sees bound * tanh(f / bound) ..."""
-    positive: bool = True
-    """... and of that the softplus."""
+    softplus: float = 2.5
+    """... and of that the softplus of this width; 0 for none."""
     dropout: float = 0.0
 
 
@@ -73,8 +73,8 @@ class PolicyConfig:
     """Weight of the entropy, at first and at most."""
     temperature_rate: float = 3e-4
     """Learning rate of the temperature; 0 keeps it."""
-    cloning: float = 0.4
-    """Weight of behavioral cloning on demonstrated states, in units of the return; 0 for none."""
+    cloning: float = 0.5
+    """What a unit of the cloning loss costs, as a reward of every step; 0 for no cloning."""
     target_entropy: float = -2.0
     """Nats per action dimension (discrete: a fifth of the largest entropy)."""
     dropout: float = 0.0
@@ -134,7 +134,7 @@ PRESETS: dict[str, MAIRLConfig] = {
             gradient_penalty=1.0,
             slope=1.0,
             bound=20.0,
-            positive=False,
+            softplus=0.0,
         ),
         policy=PolicyConfig(temperature=1.0, temperature_rate=0.0, cloning=0.0),
     ),
@@ -165,7 +165,7 @@ PRESETS: dict[str, MAIRLConfig] = {
             expert_weight=0.8,
             imagined=0.0,
             bound=20.0,
-            positive=False,
+            softplus=0.0,
             dropout=0.25,
         ),
         policy=PolicyConfig(

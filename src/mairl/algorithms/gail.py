@@ -19,7 +19,7 @@ from mairl.rewards import AIRLReward
 class GAILConfig(OnPolicyConfig):
     """All settings."""
 
-    reward: RewardConfig = field(default_factory=lambda: RewardConfig(positive=True))
+    reward: RewardConfig = field(default_factory=lambda: RewardConfig(softplus=1.0))
 
 
 PRESETS = {"default": GAILConfig()}

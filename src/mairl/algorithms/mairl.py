@@ -27,7 +27,7 @@ from mairl import replay as replays
 from mairl.algorithms.config import PRESETS, MAIRLConfig, split
 from mairl.dynamics import Ensemble, make_dynamics, mean
 from mairl.losses.dynamics import ensemble_loss
-from mairl.losses.policy import cloned, policy_loss, temperature_loss
+from mairl.losses.policy import policy_loss, temperature_loss
 from mairl.losses.reward import reward_loss
 from mairl.losses.value import value_loss
 from mairl.normalizer import Normalizer, fit
@@ -203,10 +203,20 @@ class Learner(NamedTuple):
     target_value: ActionValue
     optimizers: Parameters
 
-    def descend(self, name: str, rate, loss) -> tuple["Learner", Metrics]:
-        """One Adam step of the part ``name`` on ``loss(part) -> (value, metrics)``."""
+    def descend(self, name: str, rate, loss, aside=None) -> tuple["Learner", Metrics]:
+        """One Adam step of the part ``name`` on ``loss(part) -> (value, metrics)``.
+
+        ``aside(part)``, a second such loss, counts as far as it does not drown the
+        first: its gradient is cut to the length of the first one's.
+        """
         part = getattr(self.params, name)
         (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(part)
+        if aside is not None:
+            (_, more), other = jax.value_and_grad(aside, has_aux=True)(part)
+            longer = optax.tree.norm(other) / jnp.maximum(optax.tree.norm(gradient), 1e-12)
+            cut = 1.0 / jnp.maximum(longer, 1.0)
+            gradient = jax.tree.map(lambda g, o: g + cut * o, gradient, other)
+            metrics = metrics | more
         change, optimizer = _optimizer(name).update(gradient, getattr(self.optimizers, name))
         part = jax.tree.map(lambda p, c: p - rate * c, part, change)
         metrics = {**metrics, f"{name}/gradient_norm": optax.tree.norm(gradient)}
@@ -228,7 +238,7 @@ class Step:
         falling = (1.0 - progress) / max(config.decay, 1e-9)
         self.rate = jnp.clip(falling, config.final_rate, 1.0)
         ended, live = end_logits(state.expert_ended, state.policy_ended, config.reward.bound)
-        self.bounded = BoundedReward(config.reward.bound, config.reward.positive, live)
+        self.bounded = BoundedReward(config.reward.bound, config.reward.softplus, live)
         self.end_value = self.bounded.transform(ended) / (1.0 - config.gamma)
         self.target_entropy = (
             0.2 * math.log(spec.action_size)
@@ -341,10 +351,14 @@ class Step:
                 policy, *model, starts, c.horizon, key=keys["rollout"]
             )
 
-        expert = self._expert(keys["clone"], self.half) if c.cloning else None
+        expert = self._expert(keys["clone"], self.half)
+
+        def clone(policy: Policy):
+            loss = policy.cloning_loss(expert.obs, expert.action)
+            return c.cloning / (1.0 - self.config.gamma) * loss, {"policy/cloning_loss": loss}
 
         def loss(policy: Policy):
-            found = policy_loss(
+            return policy_loss(
                 policy,
                 rollout,
                 # The slow copy: it says the same with less noise, and a policy that follows noise
@@ -357,9 +371,10 @@ class Step:
                 self.config.gamma,
                 key=keys["final"],
             )
-            return found if expert is None else cloned(found, policy, expert, c.cloning)
 
-        learner, metrics = learner.descend("policy", c.learning_rate * self.rate, loss)
+        learner, metrics = learner.descend(
+            "policy", c.learning_rate * self.rate, loss, clone if c.cloning else None
+        )
         if c.temperature_rate:
             learner, more = learner.descend(
                 "log_temperature",

@@ -31,7 +31,7 @@ class MGAILConfig(MAIRLConfig):
     )
     reward: RewardConfig = field(
         default_factory=lambda: RewardConfig(
-            hidden=(200, 100), learning_rate=1e-3, imagined=0.0, bound=10.0, positive=True
+            hidden=(200, 100), learning_rate=1e-3, imagined=0.0, bound=10.0, softplus=1.0
         )
     )
     policy: PolicyConfig = field(

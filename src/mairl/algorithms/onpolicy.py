@@ -49,8 +49,8 @@ class RewardConfig:
     gradient_penalty: float = 1.0
     bound: float = 10.0
     """The policy sees bound * tanh(f / bound) ..."""
-    positive: bool = False
-    """... and of that the softplus."""
+    softplus: float = 0.0
+    """... and of that the softplus of this width; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ def _rewards(config, state: State, reward: AIRLReward, rollout: Transition, offs
     """
     c = config.reward
     ended, live = end_logits(state.expert_ended, state.policy_ended, c.bound)
-    bounded = BoundedReward(c.bound, c.positive, live)
+    bounded = BoundedReward(c.bound, c.softplus, live)
     f = reward.f(rollout)
     log_prob = state.params.policy.log_prob(rollout.obs, rollout.action)
     rewards = bounded.transform(f + offset(_flat(f), _flat(log_prob)) + live)

@@ -29,8 +29,7 @@ def policy_loss(
     V(s) = min over members of Q(s, a) + temperature * entropy, a ~ pi(s); without a value the
     return stops at the horizon, as in the paper. Entropies count from ``target_entropy``: what is
     held on average is worth nothing, so living on earns no more by it than an end. Gradients
-    reach the policy through actions, rewards, the model and Q; none of those is changed by it. The
-    metric ``policy/scale`` is the mean magnitude of the returns.
+    reach the policy through actions, rewards, the model and Q; none of those is changed by it.
     """
     steps = rollout(policy)
     # At horizon 0 (nothing imagined) the entropy reported is that of the final action.
@@ -45,26 +44,8 @@ def policy_loss(
     mean = jnp.mean(returns)
     return -mean, {
         "policy/objective": mean,
-        "policy/scale": jnp.mean(jnp.abs(returns)),
         "policy/entropy": jnp.mean(jnp.concatenate(entropies)),
     }
-
-
-def cloned(
-    loss: tuple[Float[Array, ""], Metrics],
-    policy: Policy,
-    expert: Transition,
-    weight: float,
-) -> tuple[Float[Array, ""], Metrics]:
-    """``loss`` plus ``weight * scale`` times the cloning loss on demonstrated transitions.
-
-    The scale is that of the returns (``policy_loss``), since rewards have no unit of their own
-    (TD3+BC: Fujimoto & Gu 2021, eq. 4-5; the inverse of their lambda's alpha is ``weight``).
-    """
-    value, metrics = loss
-    cloning = policy.cloning_loss(expert.obs, expert.action)
-    scale = jax.lax.stop_gradient(metrics["policy/scale"])
-    return value + weight * scale * cloning, {**metrics, "policy/cloning_loss": cloning}
 
 
 def temperature_loss(

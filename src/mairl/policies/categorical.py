@@ -13,7 +13,7 @@ from mairl.nets.distributions import (
     one_hot_argmax,
     straight_through,
 )
-from mairl.nets.mlp import MLP
+from mairl.nets.mlp import MLP, NARROW
 from mairl.policies.base import Policy
 
 
@@ -34,7 +34,13 @@ class CategoricalPolicy(Policy):
         key: Key[Array, ""],
     ):
         """A network with one logit per choice."""
-        self.net = MLP(obs_size, hidden, action_size, key=key, out_scale=0.01, dropout=dropout)
+        self.net = MLP(
+            *(obs_size, hidden, action_size),
+            key=key,
+            scale=NARROW,
+            out_scale=0.01,
+            dropout=dropout,
+        )
         self.temperature = temperature
 
     def sample(

@@ -13,7 +13,7 @@ from mairl.nets.distributions import (
     tanh_gaussian_log_prob,
     tanh_gaussian_sample,
 )
-from mairl.nets.mlp import MLP
+from mairl.nets.mlp import MLP, NARROW
 from mairl.policies.base import Policy
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 1.0
@@ -34,7 +34,13 @@ class GaussianPolicy(Policy):
         key: Key[Array, ""],
     ):
         """A network with ``2 * action_size`` outputs."""
-        self.net = MLP(obs_size, hidden, 2 * action_size, key=key, out_scale=0.01, dropout=dropout)
+        self.net = MLP(
+            *(obs_size, hidden, 2 * action_size),
+            key=key,
+            scale=NARROW,
+            out_scale=0.01,
+            dropout=dropout,
+        )
 
     def _parameters(self, obs, key=None):
         mean, raw = jnp.split(self.net(obs, key=key), 2, -1)

@@ -4,6 +4,7 @@ This is the only file that knows the shape of f and what happens after terminati
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mairl.nets.mlp import MLP
+from mairl.nets.mlp import MLP, NARROW
 from mairl.types import Transition
 
 
@@ -43,12 +44,9 @@ class AIRLReward(eqx.Module):
         """Two networks, g and h, of the same hidden sizes."""
         g_key, h_key = jax.random.split(key)
         in_size = obs_size if state_only else obs_size + action_size
-        self.reward = MLP(in_size, hidden, 1, key=g_key, activation=jax.nn.tanh, dropout=dropout)
-        self.potential = (
-            MLP(obs_size, hidden, 1, key=h_key, activation=jax.nn.tanh, dropout=dropout)
-            if shaping
-            else None
-        )
+        make = partial(MLP, activation=jax.nn.tanh, dropout=dropout, scale=NARROW, out_scale=NARROW)
+        self.reward = make(in_size, hidden, 1, key=g_key)
+        self.potential = make(obs_size, hidden, 1, key=h_key) if shaping else None
         self.gamma = gamma
         self.state_only = state_only
 
@@ -87,12 +85,18 @@ class AIRLReward(eqx.Module):
 class BoundedReward(NamedTuple):
     """What the policy sees of f: bounded, since an adversary's logits are not.
 
-    r = b tanh((f + live) / b), and its softplus if ``positive`` (then r is -log(1 - D), else it
-    is log D - log(1 - D)). ``live`` is the log-ratio of not having ended yet (``end_logits``).
+    r = b tanh((f + live) / b), then w (softplus(r / w) - ln 2) of it with the width w =
+    ``softplus``; a width of 0 leaves it as it is. So r is log D - log(1 - D) without a width,
+    -log(1 - D) - ln 2 with a width of 1, and wider ones keep more of a slope where f is low.
+
+    Zero is what a step is paid where nothing tells policy and expert apart. A constant changes no
+    policy, since the time after an end gets it too; but with it values would have to grow to
+    w ln 2 / (1 - gamma) first, and until they have, whatever comes after an end looks better
+    than going on. ``live`` is the log-ratio of not having ended yet (``end_logits``).
     """
 
     bound: float
-    positive: bool
+    softplus: float
     live: Float[Array, ""]
 
     def __call__(self, reward: AIRLReward, transition: Transition) -> Float[Array, "*batch"]:
@@ -102,7 +106,10 @@ class BoundedReward(NamedTuple):
     def transform(self, logit: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         """The bounded reward of a logit."""
         bounded = self.bound * jnp.tanh(logit / self.bound)
-        return jax.nn.softplus(bounded) if self.positive else bounded
+        width = self.softplus
+        if not width:
+            return bounded
+        return width * (jax.nn.softplus(bounded / width) - jnp.log(2.0))
 
 
 def end_logits(
