@@ -112,10 +112,11 @@ def test_shaping_telescopes_along_a_trajectory(terminated):
 def test_bounded_reward_by_hand():
     # 5 tanh(1) = 3.80797; softplus(3.80797) = 3.80797 + log(1 + e^-3.80797) = 3.82991
     np.testing.assert_allclose(bounded(5.0, False), 3.80797, rtol=1e-5)
-    np.testing.assert_allclose(bounded(5.0, True), 3.82991 - 0.693147, rtol=1e-5)
+    np.testing.assert_allclose(bounded(5.0, True), 3.82991, rtol=1e-5)
     # Near zero nothing is bounded: log D - log(1 - D) is the logit, -log(1 - D) its softplus.
     np.testing.assert_allclose(bounded(0.01, False), 0.01, rtol=1e-5)
-    np.testing.assert_allclose(bounded([0.0, 0.01], True), [0.0, 0.0050125], atol=1e-6)
+    np.testing.assert_allclose(bounded(0.0, True), np.log(2.0), rtol=1e-6)
+    np.testing.assert_allclose(bounded(0.0, 2.5), 2.5 * np.log(2.0), rtol=1e-6)
 
 
 def test_bounded_reward_stays_in_its_bounds_and_keeps_the_order():
@@ -124,14 +125,14 @@ def test_bounded_reward_stays_in_its_bounds_and_keeps_the_order():
     assert np.all(np.abs(plain) <= BOUND)
     assert np.all(np.diff(plain) > 0)
     assert np.all(np.diff(positive) > 0)
-    # Wider: more of the slope is left where the logit is low, and it stays bounded below.
-    assert np.all(wide > -2.5 * np.log(2.0))
+    # Wider: more of the slope is left where the logit is low, and nothing is negative.
+    assert np.all(wide > 0)
     low = slice(12, 24)
     assert np.all(np.diff(wide)[low] > np.diff(positive)[low])
     extremes = bounded([-1e6, 1e6], False)
     np.testing.assert_allclose(extremes, [-5.0, 5.0])
-    # softplus(-5) = 0.00671535, softplus(5) = 5.00671535, less ln 2
-    np.testing.assert_allclose(bounded([-1e6, 1e6], True), [-0.686432, 4.313568], rtol=1e-5)
+    # softplus(-5) = 0.00671535, softplus(5) = 5.00671535
+    np.testing.assert_allclose(bounded([-1e6, 1e6], True), [0.00671535, 5.00671535], rtol=1e-5)
 
 
 def test_bounded_reward_of_transitions_adds_the_logit_of_being_alive():
@@ -284,11 +285,12 @@ def test_end_logits_are_the_optimal_discriminators():
 
 @pytest.mark.parametrize("softplus", [0.0, 1.0, 2.5])
 def test_at_the_experts_own_policy_an_end_is_worth_what_living_is(softplus):
-    """All logits are 0, so every step, live or ended, pays the same: nothing."""
+    """All logits are 0, so every step, live or ended, pays the same: r / (1 - gamma) in all."""
     world, expert = Chain.corridor(), constant(0.3)
     reward, end_value = neutral(*world.learned(expert, expert), softplus)
     values = world.action_values(expert, reward, end_value)
-    np.testing.assert_allclose(values, 0.0, atol=1e-4)
+    each = softplus * np.log(2.0)
+    np.testing.assert_allclose(values, each / (1 - GAMMA), atol=1e-4)
 
 
 @pytest.mark.parametrize("softplus", [0.0, 1.0, 2.5])

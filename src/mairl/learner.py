@@ -22,7 +22,7 @@ STREAMS = ("initialize", "update", "explore", "clone")
 """What a key is for."""
 
 RECENT = 10
-"""Training episodes that say how the policy's episodes end now."""
+"""Training episodes that say how an on-policy learner's episodes end now."""
 
 
 def stream_key(seed: int, stream: str, count: int) -> jax.Array:
@@ -210,7 +210,10 @@ class Learner:
         if self._lost:
             self._leave(np.asarray(self._lost(self.state, self.replay)))
         new = self.ends[before:]
-        self.ends = self.ends[-RECENT:]
+        # As the discriminator's negatives: the newest steps on-policy, else all that is replayed.
+        # (Of the newest alone, ends would be worth nothing the moment they are done right.)
+        if self._config.on_policy:
+            self.ends = self.ends[-RECENT:]
         self.rounds += 1
         return new
 

@@ -29,7 +29,7 @@ EQUATIONS = {
     "g": "network reward.reward of (x, a), or of x alone if state_only; tanh between layers",
     "h": "network reward.potential of x; zero if there is none",
     "f": "f = g + gamma * (1 - terminated) * h(next_obs) - h(obs)",
-    "bounded": "r(f) = b tanh((f + live) / b), then w (softplus(r / w) - ln 2) with w = softplus "
+    "bounded": "r(f) = b tanh((f + live) / b), then w softplus(r / w) with w = softplus "
     "where that is not 0; where an episode terminates, gamma / (1 - gamma) * r(ended), without "
     "live, is added for the time after",
 }
@@ -222,9 +222,7 @@ class RewardArtifact(abc.ABC):
         assert bound is not None
         bounded = bound * np.tanh(logit / bound)
         width = self.form.softplus
-        if not width:
-            return np.asarray(bounded)
-        return np.asarray(width * (np.logaddexp(0.0, bounded / width) - np.log(2.0)))
+        return np.asarray(width * np.logaddexp(0.0, bounded / width) if width else bounded)
 
     def _inputs(self, obs: np.ndarray, action: Any) -> tuple[np.ndarray, np.ndarray, bool]:
         """Observations, inside actions, and whether it was a single one of each."""

@@ -70,7 +70,7 @@ class State(NamedTuple):
     """Everything learned.
 
     ``expert_ended`` and ``policy_ended`` are the shares of discounted time that demonstrations
-    and recent episodes spend after a termination (``rewards.ended_share``); the training loop
+    and replayed episodes spend after a termination (``rewards.ended_share``); the training loop
     sets the latter.
     """
 
