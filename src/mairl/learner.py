@@ -22,7 +22,7 @@ STREAMS = ("initialize", "update", "explore", "clone")
 """What a key is for."""
 
 RECENT = 10
-"""Training episodes that say how an on-policy learner's episodes end now."""
+"""Training episodes that say how the policy's episodes end now."""
 
 
 def stream_key(seed: int, stream: str, count: int) -> jax.Array:
@@ -169,10 +169,8 @@ class Learner:
         iterations = due - self.updates
         if not iterations:
             return {}
-        lengths, terminated = zip(*self.ends, strict=True) if self.ends else ((), ())
-        share = ended_share(lengths, terminated, self._config.gamma)
         self.state, metrics = self._update(
-            self.state._replace(policy_ended=jnp.float32(share)),
+            self.state._replace(policy_ended=jnp.float32(self._policy_ended())),
             self.replay,
             self._expert,
             jnp.float32(self.env_steps / self._steps),
@@ -210,8 +208,6 @@ class Learner:
         if self._lost:
             self._leave(np.asarray(self._lost(self.state, self.replay)))
         new = self.ends[before:]
-        # As the discriminator's negatives: the newest steps on-policy, else all that is replayed.
-        # (Of the newest alone, ends would be worth nothing the moment they are done right.)
         if self._config.on_policy:
             self.ends = self.ends[-RECENT:]
         self.rounds += 1
@@ -230,6 +226,20 @@ class Learner:
         if not whole:
             return 0
         return left // whole * whole if self._config.on_policy else left
+
+    def _policy_ended(self) -> float:
+        """How much of discounted time the policy's episodes spend after an end.
+
+        The smaller of all replayed episodes' share and the newest ones'. Of the newest alone, an
+        end that the expert wants would be worth nothing the moment it is done right; of all, early
+        falls would count for good.
+        """
+        return min(
+            ended_share(
+                [end.length for end in ends], [end.terminated for end in ends], self._config.gamma
+            )
+            for ends in (self.ends, self.ends[-RECENT:])
+        )
 
     def _trace(self) -> Any:
         """The state's shapes. Traces all, computes nothing: wrong settings show before a run."""

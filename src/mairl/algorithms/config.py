@@ -41,7 +41,8 @@ class RewardConfig:
     """Logit f - log pi (AIRL's) instead of f."""
     learning_rate: float = 1e-4
     gradient_penalty: float = 0.5
-    """Weight of (|gradient of f| - slope)^2 between demonstrations and policy ..."""
+    """Weight of (|gradient of f| - slope)^2 between demonstrations and policy, in proportion less
+    for fewer than 16 observed and acted numbers ..."""
     slope: float = 0.0
     """... with this slope."""
     expert_weight: float = 0.5

@@ -70,7 +70,7 @@ class State(NamedTuple):
     """Everything learned.
 
     ``expert_ended`` and ``policy_ended`` are the shares of discounted time that demonstrations
-    and replayed episodes spend after a termination (``rewards.ended_share``); the training loop
+    and training episodes spend after a termination (``rewards.ended_share``); the training loop
     sets the latter.
     """
 
@@ -240,6 +240,8 @@ class Step:
         ended, live = end_logits(state.expert_ended, state.policy_ended, config.reward.bound)
         self.bounded = BoundedReward(config.reward.bound, config.reward.softplus, live)
         self.end_value = self.bounded.transform(ended) / (1.0 - config.gamma)
+        # Few numbers tell policy and expert apart by smaller distances: f may be steeper there.
+        self.stiffness = min(1.0, (spec.obs_size + spec.action_size) / 16.0)
         self.target_entropy = (
             0.2 * math.log(spec.action_size)
             if spec.discrete
@@ -292,7 +294,7 @@ class Step:
                 self._log_prob(policy, expert),
                 self._log_prob(policy, negative),
                 weight,
-                gradient_penalty=c.gradient_penalty,
+                gradient_penalty=c.gradient_penalty * self.stiffness,
                 slope=c.slope,
                 expert_weight=c.expert_weight,
                 key=keys["loss"],
