@@ -239,6 +239,24 @@ def learned_reward(change, **options):
     return take(state, data, jax.random.key(0))
 
 
+@pytest.mark.parametrize(("observed", "share"), [(2, 0.25), (14, 1.0), (100, 1.0)])
+def test_the_penalty_is_weaker_where_few_numbers_tell(observed, share, monkeypatch):
+    """Its weight in the loss is in proportion for fewer than 16 inputs, two of them actions."""
+    spec = EnvSpec("Probe", observed, 2, False, (-1.0, -1.0), (1.0, 1.0))
+    config, found = settings("default"), {}
+    monkeypatch.setattr(
+        algorithm, "reward_loss", lambda *_, **named: found.update(named) or (jnp.float32(0.0), {})
+    )
+    config = replace(config, reward=replace(config.reward, imagined=0.0, gradient_penalty=0.8))
+    zeros = np.zeros((8, observed), np.float32)
+    batch = Transition(zeros, zeros[:, :2], zeros, zeros[:, 0])
+    state = algorithm.initialize(config, spec, batch, batch, 0.0, key=jax.random.key(0))
+    memory, batch = replays.init(8, 1, observed, 2), jax.tree.map(jnp.asarray, batch)
+    step = algorithm.Step(config, spec, state, memory, batch, jnp.float32(0.0))
+    step.reward(learner_of(state), jax.random.key(0))
+    np.testing.assert_allclose(found["gradient_penalty"], 0.8 * share)
+
+
 def fresh_state(config):
     expert, random = demonstrations("box"), experience("box", at_random("box"), 256, seed=2)
     return algorithm.initialize(config, SPACES["box"], expert, random, 0.0, key=jax.random.key(0))

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mairl.envs import EpisodeEnd
+from mairl.learner import policy_ended
 from mairl.losses.reward import reward_loss, slope_penalty
 from mairl.rewards import AIRLReward, BoundedReward, end_logits, ended_share
 from mairl.types import Transition
@@ -164,6 +166,21 @@ def test_dropout_acts_in_the_loss_only():
 
 
 # --- What an end is worth ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ([], 0.0),
+        # Early falls, then none: the newest count, and falls are not held against it for good.
+        ([(1, True)] * 90 + [(50, False)] * 10, 0.0),
+        # Done right lately: all count, and an end stays worth something.
+        ([(50, False)] * 10 + [(2, True)] * 10, 0.81 / 2),
+    ],
+)
+def test_policy_ended_is_the_smaller_of_all_episodes_share_and_the_newest_ones(ends, expected):
+    found = policy_ended([EpisodeEnd(*end) for end in ends], GAMMA)
+    np.testing.assert_allclose(found, expected)
 
 
 def test_ended_share_by_hand():

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +36,19 @@ class Diverged(MairlError):
     """Learning met NaN or infinity; the last checkpoint is from before."""
 
     exit_code = 1
+
+
+def policy_ended(ends: Sequence[EpisodeEnd], gamma: float) -> float:
+    """How much of discounted time the policy's episodes spend after an end, 0 to 1.
+
+    The smaller of all episodes' share and the newest ``RECENT``'s. Of the newest alone, an end that
+    the expert wants would be worth nothing the moment it is done right; of all, early falls would
+    count for good.
+    """
+    return min(
+        ended_share([end.length for end in some], [end.terminated for end in some], gamma)
+        for some in (ends, ends[-RECENT:])
+    )
 
 
 class Learner:
@@ -170,7 +183,9 @@ class Learner:
         if not iterations:
             return {}
         self.state, metrics = self._update(
-            self.state._replace(policy_ended=jnp.float32(self._policy_ended())),
+            self.state._replace(
+                policy_ended=jnp.float32(policy_ended(self.ends, self._config.gamma))
+            ),
             self.replay,
             self._expert,
             jnp.float32(self.env_steps / self._steps),
@@ -226,20 +241,6 @@ class Learner:
         if not whole:
             return 0
         return left // whole * whole if self._config.on_policy else left
-
-    def _policy_ended(self) -> float:
-        """How much of discounted time the policy's episodes spend after an end.
-
-        The smaller of all replayed episodes' share and the newest ones'. Of the newest alone, an
-        end that the expert wants would be worth nothing the moment it is done right; of all, early
-        falls would count for good.
-        """
-        return min(
-            ended_share(
-                [end.length for end in ends], [end.terminated for end in ends], self._config.gamma
-            )
-            for ends in (self.ends, self.ends[-RECENT:])
-        )
 
     def _trace(self) -> Any:
         """The state's shapes. Traces all, computes nothing: wrong settings show before a run."""
