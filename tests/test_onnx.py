@@ -26,7 +26,7 @@ NORMALIZER = {
 def save_run(folder, spec, state_only, shaping):
     """What a run leaves; returns its policy's networks."""
     keys = jax.random.split(jax.random.key(0))
-    form = RewardForm(0.9, state_only, 10.0, 5.0, True, 0.0, -1.0)
+    form = RewardForm(0.9, state_only, 10.0, 5.0, 1.0, 0.0, -1.0)
     reward = AIRLReward(
         OBS,
         spec.action_size,
