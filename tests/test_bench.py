@@ -461,3 +461,18 @@ def test_every_algorithm_of_the_peers_suite_is_there():
     assert {a.flags[1] for a in peers} == set(run.PEERS)
     for folder, _ in run.PEERS.values():
         assert (ROOT / "benchmarks" / "peers" / folder / "requirements.txt").exists()
+
+
+def test_recorded_controllers_are_demonstrations(tmp_path):
+    """What the script writes is read, and is what the suite of those tasks asks for."""
+    controllers = load_file("controllers", ROOT / "benchmarks" / "controllers.py")
+    env_id = "MountainCarContinuous-v0"
+    arrays = controllers.record(env_id, controllers.TASKS[env_id], 2)
+    np.savez_compressed(tmp_path / "demos.npz", **arrays)
+    found = demos.find_demonstrations(str(tmp_path / "demos.npz"), envs.make_spec(env_id))
+    assert len(found.trajectories) == 2
+    assert found.expert_return == pytest.approx(np.mean(arrays["episode_returns"]))
+    assert found.expert_return > 80  # 90 is the most there is
+    suite = load(str(ROOT / "benchmarks" / "controllers.toml"))
+    assert {task.env for task in suite.tasks} == set(controllers.TASKS)
+    assert all(Path(str(task.demos)).stem == task.env for task in suite.tasks)

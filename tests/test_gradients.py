@@ -89,7 +89,7 @@ def test_imagined_gradient_is_that_of_finite_differences(double):
     """The whole objective: rewards, entropies, chances of an end, terminal value."""
     policy, dynamics, reward, value = double(parts())
     obs, scale = double((np.random.default_rng(0).normal(size=(BATCH, OBS)), SCALE))
-    bounded = BoundedReward(5.0, True, double(0.3))
+    bounded = BoundedReward(5.0, True, double(0.3), double(-0.5))
 
     def loss(policy, obs):
         return policy_loss(
@@ -99,7 +99,7 @@ def test_imagined_gradient_is_that_of_finite_differences(double):
             lambda transition: bounded(reward, transition),
             double(0.2),
             0.3,
-            double(-1.5),
+            lambda transition: bounded.after(reward.f(transition)),
             GAMMA,
             key=jax.random.key(2),
         )[0]
@@ -124,7 +124,7 @@ def test_anchored_gradient_is_that_of_the_rollout_with_frozen_corrections(double
     """
     policy, dynamics, reward, _ = double(parts())
     (segment, mask), scale = double((random_segment(), SCALE))
-    bounded = BoundedReward(5.0, False, double(0.0))
+    bounded = BoundedReward(5.0, False, double(0.0), double(-0.5))
     model = dynamics.member(0)
     dynamics = Ensemble(lambda key: model, 1, key=jax.random.key(0))
     horizon = HORIZON
@@ -138,7 +138,7 @@ def test_anchored_gradient_is_that_of_the_rollout_with_frozen_corrections(double
             lambda transition: bounded(reward, transition),
             double(0.2),
             0.0,
-            double(-1.5),
+            lambda transition: bounded.after(reward.f(transition)),
             GAMMA,
             key=jax.random.key(2),
         )[0]
@@ -498,7 +498,7 @@ def test_value_loss_moves_nothing_but_the_value():
         )[0]
 
     by_value, *others = jax.grad(loss, argnums=range(6))(
-        value, target, policy, jnp.ones(BATCH), jnp.float32(0.5), jnp.float32(1.0)
+        value, target, policy, jnp.ones(BATCH), jnp.float32(0.5), jnp.ones(BATCH)
     )
     assert all(jnp.all(x == 0) for x in jax.tree.leaves(others))
     assert all(jnp.any(x != 0) for x in jax.tree.leaves(by_value))
@@ -560,7 +560,7 @@ def test_policy_gradient_passes_through_reward_entropy_value_ends_and_model(kind
     None of them is zero, and each is another one when the model's derivative is cut.
     """
     policy, dynamics, reward, value = parts()
-    bounded = BoundedReward(5.0, True, jnp.float32(0.0))
+    bounded = BoundedReward(5.0, True, jnp.float32(0.0), jnp.float32(0.0))
     segment, mask = jax.tree.map(jnp.asarray, random_segment())
     scale = jnp.asarray(SCALE)
 
@@ -585,7 +585,7 @@ def test_policy_gradient_passes_through_reward_entropy_value_ends_and_model(kind
             lambda transition: weight["reward"] * bounded(reward, transition),
             weight["entropy"],
             0.3,
-            weight["end"],
+            lambda transition: weight["end"] * jnp.ones_like(transition.terminated),
             GAMMA,
             key=jax.random.key(2),
         )[0]

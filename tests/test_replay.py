@@ -147,6 +147,30 @@ def test_newest_rows_come_in_order_and_end_with_their_episode():
     np.testing.assert_array_equal(mask, [[1, 1], [1, 1], [0, 1]])
 
 
+def test_newest_ends_come_with_the_length_of_their_episode():
+    ring = init(6, 2, 2, 1)
+    terminated, last = np.zeros((8, 2), np.float32), np.zeros((8, 2), np.float32)
+    last[[1, 3, 6], 0] = 1.0
+    terminated[[3, 6], 0] = 1.0  # at time 1 environment 0 was cut off
+    last[7, 1] = terminated[7, 1] = 1.0
+    for t in range(8):  # Times 2..7 are held, the write head in their middle.
+        data, _ = stamped(t, 1, 2, last[t : t + 1])
+        ring = add(ring, data._replace(terminated=terminated[t : t + 1]), last[t : t + 1])
+    found = to_numpy(jax.jit(replay.newest_ends, static_argnums=1)(ring, 4))
+    ends, lengths, counts = found
+    np.testing.assert_array_equal(counts, [1, 1, 1, 0])
+    np.testing.assert_array_equal(ends.obs[:3, 0], [1007, 6, 3])
+    # Environment 1 has been in its episode since before what is held.
+    np.testing.assert_array_equal(lengths[:3], [6, 3, 2])
+    # While it fills, rows not written yet are no ends; fewer are asked for than there are.
+    ring = add(init(9, 1, 2, 1), *stamped(0, 2, 1, np.zeros((2, 1), np.float32)))
+    assert not replay.newest_ends(ring, 3)[2].any()
+    ends, lengths, counts = replay.newest_ends(
+        ring._replace(data=ring.data._replace(terminated=jnp.ones((9, 1)))), 1
+    )
+    np.testing.assert_array_equal((ends.obs[0, 0], lengths[0], counts[0]), (1, 2, 1))
+
+
 def test_one_replay_per_seed_under_vmap():
     data, last = stamped(0, 2, 1, np.zeros((2, 1), np.float32))
     batch = jax.tree.map(lambda x: np.stack([x, x + 1, x + 2]), data)

@@ -77,10 +77,13 @@ def test_by_hand(tmp_path, kind):
         reward.f(obs, action, next_obs, [False, True]), [6.8, -6.0], rtol=1e-6
     )
     assert reward.f(obs[0], action[0], next_obs[0], False) == pytest.approx(6.8)
-    # Bounded: 5 tanh((g + 0.5) / 5), and at the end 0.9 / 0.1 * 5 tanh(-1 / 5) more.
-    expected = [5 * np.tanh(1.9), 5 * np.tanh(-1.1) + 9 * 5 * np.tanh(-0.2)]
+    # Bounded: 5 tanh((g + 0.5) / 5), and at an end 0.9 / 0.1 * 5 tanh((g - 1) / 5) more, with
+    # g - 1 = -7 cut at -5 in the second row, and g = 2 in the third.
+    expected = [5 * np.tanh(1.9), 5 * np.tanh(-1.1) + 9 * 5 * np.tanh(-1.0)]
     found = reward.bounded(obs, action, next_obs, [False, True], "g")
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+    found = reward.bounded(np.array([1.0, 0.0]), action[0], next_obs[0], True, "g")
+    np.testing.assert_allclose(found, 5 * np.tanh(0.5) + 9 * 5 * np.tanh(0.2), rtol=1e-5)
     np.testing.assert_allclose(reward.deviations(obs), [[2.0, 1.0], [0.0, 2.0]])
     # The normalizer clips: 1000 is 10 deviations.
     np.testing.assert_allclose(reward.h(np.array([1000.0, 0.0])), 20.0)
@@ -118,8 +121,8 @@ def test_numpy_agrees_with_jax_and_with_the_networks(tmp_path):
             np.testing.assert_allclose(found, again, atol=1e-5, rtol=1e-5)
         raw = Transition(*(jnp.asarray(np.float32(z)) for z in (x, inside, y, ends)))
         np.testing.assert_allclose(found, module.f(raw), atol=1e-4)
-        seen = BoundedReward(5.0, form.softplus, jnp.float32(0.5))
-        after = 9.0 * seen.transform(jnp.float32(-1.0)) * ends
+        seen = BoundedReward(5.0, form.softplus, jnp.float32(0.5), jnp.float32(-1.0))
+        after = 9.0 * seen.after(module.f(raw)) * ends
         bounded = ours.bounded(obs, action, next_obs, ends)
         np.testing.assert_allclose(bounded, seen(module, raw) + after, atol=1e-4)
         # The slope of g, by a difference along each input.

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from mairl.envs import EpisodeEnd
 from mairl.learner import policy_ended
 from mairl.losses.reward import reward_loss, slope_penalty
-from mairl.rewards import AIRLReward, BoundedReward, end_logits, ended_share
+from mairl.rewards import AIRLReward, BoundedReward, end_level, end_logits, ended_share
+from mairl.rewards.airl import NEVER
 from mairl.types import Transition
 
 GAMMA = 0.9
@@ -44,10 +45,9 @@ def steps(*rows):
     return Transition(*(jnp.asarray(x) for x in (s[:, None], a[:, None], s2[:, None], end)))
 
 
-def bounded(logit, softplus, live=0.0):
-    return np.asarray(
-        BoundedReward(BOUND, float(softplus), jnp.float32(live)).transform(jnp.float32(logit))
-    )
+def bounded(logit, softplus):
+    seen = BoundedReward(BOUND, float(softplus), jnp.float32(0.0), jnp.float32(0.0))
+    return np.asarray(seen.transform(jnp.float32(logit)))
 
 
 # --- f = g + gamma (1 - terminated) h' - h ----------------------------------------------------
@@ -139,7 +139,7 @@ def test_bounded_reward_stays_in_its_bounds_and_keeps_the_order():
 
 def test_bounded_reward_of_transitions_adds_the_logit_of_being_alive():
     reward, batch = linear_reward([2.0, 3.0]), steps((1.0, 1.0, 0.0, 0.0))
-    seen = BoundedReward(BOUND, False, jnp.float32(-4.0))(reward, batch)
+    seen = BoundedReward(BOUND, False, jnp.float32(-4.0), jnp.float32(0.0))(reward, batch)
     np.testing.assert_allclose(seen, [BOUND * np.tanh((5.0 - 4.0) / BOUND)], rtol=1e-6)
 
 
@@ -157,7 +157,7 @@ def test_dropout_acts_in_the_loss_only():
     )
     obs = jnp.ones((8, 3))
     batch = Transition(obs, jnp.ones((8, 2)), 2 * obs, jnp.zeros(8))
-    seen = BoundedReward(BOUND, False, jnp.float32(0.0))
+    seen = BoundedReward(BOUND, False, jnp.float32(0.0), jnp.float32(0.0))
     np.testing.assert_array_equal(seen(make(0.5), batch), seen(make(0.0), batch))
     dropped = make(0.5).f(batch, key=jax.random.key(0))
     # All rows are alike: only dropout tells them apart.
@@ -192,18 +192,35 @@ def test_ended_share_by_hand():
 
 
 def test_end_logits_by_hand():
-    ended, live = end_logits(jnp.float32(0.2), jnp.float32(0.5), BOUND)
+    def logits(expert, policy, level=0.0):
+        return end_logits(*map(jnp.float32, (expert, policy, level)), BOUND)
+
     # log(0.2 / 0.5) and log(0.8 / 0.5)
-    np.testing.assert_allclose([ended, live], [-0.916291, 0.470004], rtol=1e-3)
-    # The expert never ends: an end is the worst there is, living is what tells the expert.
-    ended, live = end_logits(jnp.float32(0.0), jnp.float32(0.5), BOUND)
-    np.testing.assert_allclose([ended, live], [-BOUND, 0.693147], rtol=1e-3)
+    np.testing.assert_allclose(logits(0.2, 0.5), [-0.916291, 0.470004], rtol=1e-3)
+    # f is counted from its level at the policy's ends.
+    np.testing.assert_allclose(logits(0.2, 0.5, -2.0), [1.083709, 0.470004], rtol=1e-3)
+    # The expert never ends: no end is worth anything, living is what tells the expert.
+    np.testing.assert_allclose(logits(0.0, 0.5, -2.0), [NEVER, 0.693147], rtol=1e-3)
     # Neither ends: an end would still be the worst, and nothing else changes.
-    np.testing.assert_allclose(end_logits(jnp.float32(0.0), jnp.float32(0.0), BOUND), [-BOUND, 0])
+    np.testing.assert_allclose(logits(0.0, 0.0), [NEVER, 0])
     # The expert always ends at once, the policy never: as good, and as bad, as can be.
-    np.testing.assert_allclose(
-        end_logits(jnp.float32(1.0), jnp.float32(0.0), BOUND), [BOUND, -BOUND]
-    )
+    np.testing.assert_allclose(logits(1.0, 0.0), [2 * BOUND, -BOUND], rtol=1e-4)
+
+
+def test_what_follows_an_end_is_bounded_and_goes_by_the_step_that_led_there():
+    seen = BoundedReward(BOUND, 0.0, jnp.float32(3.0), jnp.float32(0.5))
+    found = seen.after(jnp.array([-1.5, 0.0, 100.0]))
+    b = BOUND
+    np.testing.assert_allclose(found, b * np.tanh(np.array([-1.0, 0.5, b]) / b), rtol=1e-6)
+    never = seen._replace(ended=jnp.float32(NEVER)).after(jnp.array([-9.0, 0.0, 9.0]))
+    np.testing.assert_allclose(never, b * np.tanh(-1.0), rtol=1e-6)
+
+
+def test_end_level_by_hand():
+    # log((1 * e^0 + 3 * e^log 2) / 4), the third row not counting
+    logits, weights = jnp.array([0.0, np.log(2.0), 50.0]), jnp.array([0.1, 0.3, 0.0])
+    np.testing.assert_allclose(end_level(logits, weights), np.log(7 / 4), rtol=1e-5)
+    assert end_level(logits, jnp.zeros(3)) == 0.0
 
 
 class Chain:
@@ -231,21 +248,28 @@ class Chain:
         visits = np.linalg.solve(np.eye(len(move)) - GAMMA * move.T, (1 - GAMMA) * start)
         live = visits[:, None] * policy
         # Ended at t + 1: from there on gamma^(t + 1) / (1 - gamma), times (1 - gamma).
-        ended = GAMMA / (1 - GAMMA) * np.sum(live * self.end)
-        return live, ended
+        return live, np.sum(self.ends(live))
+
+    def ends(self, live):
+        """Shares ``[state, action]`` of the time after an end by each state and action."""
+        return GAMMA / (1 - GAMMA) * live * self.end
 
     def action_values(self, policy, reward, end_value):
-        """Q of a policy that earns ``reward``, and ``end_value`` at an end."""
+        """Q of a policy that earns ``reward``, and ``end_value [state, action]`` at an end."""
         move = np.einsum("sa,sat->st", policy, self.next_state)
         now = reward + GAMMA * self.end * end_value
         value = np.linalg.solve(np.eye(len(move)) - GAMMA * move, np.sum(policy * now, -1))
         return now + GAMMA * self.next_state @ value
 
     def learned(self, expert, policy):
-        """The optimal discriminator's logits of live steps, as trained: classes of equal weight."""
+        """The optimal discriminator's logits of live steps, as trained: classes of equal weight.
+
+        Then the shares of time after an end, and the level of the logits at the policy's ends.
+        """
         (e, e_ended), (p, p_ended) = self.occupancy(expert), self.occupancy(policy)
         logits = np.log(e / (1 - e_ended)) - np.log(p / (1 - p_ended))
-        return logits, jnp.float32(e_ended), jnp.float32(p_ended)
+        level = end_level(jnp.asarray(logits.ravel()), jnp.asarray(self.ends(p).ravel()))
+        return logits, jnp.float32(e_ended), jnp.float32(p_ended), level
 
 
 def constant(chance, length=4):
@@ -253,11 +277,11 @@ def constant(chance, length=4):
     return np.tile([1.0 - chance, chance], (length, 1))
 
 
-def neutral(logits, e_ended, p_ended, softplus):
-    """Rewards of live steps, and the value of an end, as the algorithm has them."""
-    ended, live = end_logits(e_ended, p_ended, BOUND)
-    end_value = bounded(ended, softplus) / (1.0 - GAMMA)
-    return bounded(logits + float(live), softplus), end_value
+def neutral(logits, e_ended, p_ended, level, softplus):
+    """Rewards of live steps, and the values of ends by them, as the algorithm has them."""
+    ended, live = end_logits(e_ended, p_ended, level, BOUND)
+    seen, logits = BoundedReward(BOUND, softplus, live, ended), jnp.asarray(logits)
+    return np.asarray(seen.transform(logits + live)), np.asarray(seen.after(logits)) / (1 - GAMMA)
 
 
 def naive_positive(logits, *_):
@@ -291,13 +315,17 @@ def test_occupancies_by_hand():
 
 
 def test_end_logits_are_the_optimal_discriminators():
-    """log-ratios of the full occupancies: of live steps with ``live`` added, and of the end."""
-    world, expert, policy = Chain.corridor(), constant(0.3), constant(0.1)
-    (e, e_ended), (p, p_ended) = world.occupancy(expert), world.occupancy(policy)
-    logits, *shares = world.learned(expert, policy)
-    ended, live = end_logits(*shares, BOUND)
-    np.testing.assert_allclose(ended, np.log(e_ended / p_ended), rtol=1e-3)
+    """log-ratios of the full occupancies: of live steps with ``live`` added, and of each end."""
+    world = Chain.corridor()
+    world.end[:, 0], world.next_state[:, 0] = 0.1, world.next_state[:, 0] * 0.9
+    rng = np.random.default_rng(0)
+    expert, policy = rng.dirichlet(np.ones(2), (2, 4))
+    (e, _), (p, _) = world.occupancy(expert), world.occupancy(policy)
+    logits, *known = world.learned(expert, policy)
+    ended, live = end_logits(*known, BOUND)
     np.testing.assert_allclose(logits + float(live), np.log(e / p), rtol=1e-3, atol=1e-4)
+    ratio = np.log(world.ends(e) / world.ends(p))
+    np.testing.assert_allclose(logits + float(ended), ratio, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("softplus", [0.0, 1.0, 2.5])
@@ -343,7 +371,7 @@ def test_no_policy_earns_more_than_the_expert_by_the_reward_learned_against_it(s
     """In any world: J(expert) - J(policy) = sum (d_E - d_pi) phi(d_E / d_pi) / (1 - gamma) >= 0.
 
     Because phi (bound and softplus) is increasing: sum_x (w - 1)(phi(w) - phi(1)) d_pi >= 0. The
-    sum runs over live steps and the end alike, which is why both need the same scale.
+    sum runs over live steps and ends alike, which is why both need the same scale.
     """
     rng = np.random.default_rng(seed)
     states, actions = 3, 2
@@ -356,8 +384,9 @@ def test_no_policy_earns_more_than_the_expert_by_the_reward_learned_against_it(s
         np.sum(pi * world.action_values(pi, reward, end_value), -1)[0] for pi in (expert, policy)
     )
     assert best >= own - 1e-3
-    # And by exactly that sum, over live steps and the end.
-    e, p = (np.append(*world.occupancy(pi)) for pi in (expert, policy))
+    # And by exactly that sum, over live steps and ends.
+    lives = (world.occupancy(pi)[0] for pi in (expert, policy))
+    e, p = (np.append(live, world.ends(live)) for live in lives)
     gap = np.sum((e - p) * bounded(np.log(e / p), softplus)) / (1 - GAMMA)
     np.testing.assert_allclose(best - own, gap, rtol=1e-2, atol=1e-2)
 

@@ -60,7 +60,7 @@ def loss_of(batch, rewards, value, target, end_value=7.0):
         jnp.float32(rewards),
         jnp.float32(0.1),
         1.5,
-        jnp.float32(end_value),
+        jnp.full(batch.terminated.shape, end_value),
         gamma=GAMMA,
         key=jax.random.key(KEY),
     )
@@ -144,7 +144,7 @@ def value_of(rollout, rewards, end_value, final_value, temperature=0.5):
         rollout,
         jnp.float32(rewards).reshape(-1, 1),
         jnp.float32(temperature),
-        jnp.float32(end_value),
+        jnp.full((len(rewards), 1), end_value),
         jnp.float32([final_value]),
         GAMMA,
     )

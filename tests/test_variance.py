@@ -51,12 +51,14 @@ class Cost(eqx.Module):
     def __call__(self, transition: Transition):
         return -(Q * transition.obs[..., 0] ** 2 + R * transition.action[..., 0] ** 2)
 
+    def end_value(self, transition: Transition):
+        return jnp.zeros(transition.terminated.shape)
+
 
 def problem(gain: float = B) -> e.Problem:
     return e.Problem(
         reward=Cost(),
         value=Quadratic(),
-        end_value=jnp.zeros(()),
         dynamics=Ensemble(lambda key: Linear(jnp.float32(gain)), 2, key=jax.random.key(0)),
         delta_scale=jnp.ones(1),
         gamma=GAMMA,

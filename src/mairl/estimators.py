@@ -10,7 +10,7 @@ was sampled is data. Observations are normalized, actions inside ones.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -26,28 +26,50 @@ from mairl.types import Transition
 from mairl.value import ActionValue
 
 
+@runtime_checkable
+class Reward(Protocol):
+    """What an objective pays."""
+
+    def __call__(self, transition: Transition) -> Array:
+        """For steps, of any leading axes."""
+        ...
+
+    def end_value(self, transition: Transition) -> Array:
+        """For ends by these steps."""
+        ...
+
+
 class SeenReward(eqx.Module):
-    """The learned reward as the policy's loss sees it: bounded."""
+    """The learned reward as the policy's loss sees it: bounded, and ends valued."""
 
     network: AIRLReward
     live: Float[Array, ""]
+    ended: Float[Array, ""]
     bound: float = eqx.field(static=True)
     softplus: float = eqx.field(static=True)
+    gamma: float = eqx.field(static=True)
 
     def __call__(self, transition: Transition) -> Float[Array, "*batch"]:
         """Of transitions with any leading axes."""
-        return BoundedReward(self.bound, self.softplus, self.live)(self.network, transition)
+        return self._bounded(self.network, transition)
+
+    def end_value(self, transition: Transition) -> Float[Array, "*batch"]:
+        """What ends by these transitions are worth."""
+        return self._bounded.after(self.network.f(transition)) / (1.0 - self.gamma)
+
+    @property
+    def _bounded(self) -> BoundedReward:
+        return BoundedReward(self.bound, self.softplus, self.live, self.ended)
 
 
 class Problem(eqx.Module):
     """What is frozen: the objective, and the model to differentiate through.
 
-    value: None for an objective that stops at H; end_value: what an end is worth.
+    value: None for an objective that stops at H.
     """
 
-    reward: Callable[[Transition], Array]
+    reward: Reward
     value: ActionValue | None
-    end_value: Float[Array, ""]
     dynamics: Ensemble
     delta_scale: Float[Array, " obs"]
     gamma: float = eqx.field(static=True)
@@ -134,7 +156,7 @@ def gains_to_come(
         rollout,
         problem.reward(rollout.transition),
         jnp.zeros(()),
-        problem.end_value,
+        problem.reward.end_value(rollout.transition),
         final_value,
         problem.gamma,
     )
@@ -231,7 +253,7 @@ def _path(policy, problem: Problem, rollout, key) -> Float[Array, ""]:
         problem.reward,
         jnp.zeros(()),
         0.0,
-        problem.end_value,
+        problem.reward.end_value,
         problem.gamma,
         key=key,
     )

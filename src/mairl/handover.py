@@ -60,7 +60,8 @@ def _form(state: Any, settings: Any) -> RewardForm:
     bound, softplus, live, ended = None, 0.0, 0.0, 0.0
     if settings is not None:
         bound, softplus = settings.bound, settings.softplus
-        ended, live = map(float, end_logits(state.expert_ended, state.policy_ended, bound))
+        shares = state.expert_ended, state.policy_ended, state.end_level
+        ended, live = map(float, end_logits(*shares, bound))
     return RewardForm(
         gamma=reward.gamma,
         state_only=reward.state_only,

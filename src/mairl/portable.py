@@ -30,8 +30,8 @@ EQUATIONS = {
     "h": "network reward.potential of x; zero if there is none",
     "f": "f = g + gamma * (1 - terminated) * h(next_obs) - h(obs)",
     "bounded": "r(f) = b tanh((f + live) / b), then w softplus(r / w) with w = softplus "
-    "where that is not 0; where an episode terminates, gamma / (1 - gamma) * r(ended), without "
-    "live, is added for the time after",
+    "where that is not 0; where an episode terminates, gamma / (1 - gamma) * "
+    "r(clip(f + ended, -b, b)), without live, is added for the time after",
 }
 """How the arrays of a reward artifact make numbers; written into its JSON."""
 
@@ -183,15 +183,15 @@ class RewardArtifact(abc.ABC):
         Raises:
             MairlError: as :meth:`value`; the run's own policy was given no bounded reward.
         """
-        if self.form.bound is None:
+        form = self.form
+        if form.bound is None:
             raise MairlError(
                 "this reward is exact, and was not bounded for its policy: ask for the raw values"
             )
         ends = np.asarray(terminated, np.float32)
         raw = self.value(obs, action, next_obs, ends, component)
-        form = self.form
-        after = form.gamma / (1.0 - form.gamma) * self._bound(np.asarray(form.ended))
-        ends = ends.reshape(raw.shape)
+        after = self._bound(np.asarray(np.clip(raw + form.ended, -form.bound, form.bound)))
+        ends = ends.reshape(raw.shape) * (form.gamma / (1.0 - form.gamma))
         return np.asarray(self._bound(np.asarray(raw + form.live)) + ends * after, np.float32)
 
     def normalize(self, obs: np.ndarray) -> np.ndarray:

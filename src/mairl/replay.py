@@ -170,6 +170,27 @@ def rollout(replay: Replay, length: int) -> tuple[Transition, Float[Array, "leng
     return jax.tree.map(lambda ring: ring[rows], replay.data), replay.last[rows]
 
 
+def newest_ends(replay: Replay, n: int) -> tuple[Transition, Int[Array, " n"], Float[Array, " n"]]:
+    """The newest ``n`` steps that terminated an episode ``[n, ...]``, its length, which rows count.
+
+    Where there are fewer, the other rows are any transitions, marked 0. An episode whose beginning
+    has been overwritten is as long as what is kept of it.
+    """
+    capacity = replay.capacity
+    times = jnp.arange(capacity, dtype=jnp.int32)
+    rows = _row(replay, times)
+    last, kept = replay.last[rows] > 0, (times < replay.filled)[:, None]
+    # The step after the newest last one of before; newest rows come first from here on.
+    begin = jnp.where(last, times[:, None] + 1, 0)
+    begin = jnp.concatenate([jnp.zeros_like(begin[:1]), jax.lax.cummax(begin, 0)[:-1]])
+    ends = ((replay.data.terminated[rows] > 0) & kept)[::-1]
+    which, columns = jnp.nonzero(ends, size=n, fill_value=0)
+    time = capacity - 1 - which
+    data = jax.tree.map(lambda ring: ring[rows[time], columns], replay.data)
+    lengths = time + 1 - begin[time, columns]
+    return data, lengths, (jnp.arange(n) < jnp.sum(ends)).astype(jnp.float32)
+
+
 def _row(replay: Replay, time: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
     """Row of a time counted from the oldest row kept."""
     return (replay.position - replay.filled + time) % replay.capacity

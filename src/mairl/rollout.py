@@ -104,13 +104,14 @@ def objective(
     rollout: Rollout,
     rewards: Float[Array, "horizon batch"],
     temperature: Float[Array, ""],
-    end_value: Float[Array, ""],
+    end_value: Float[Array, "horizon batch"],
     final_value: Float[Array, " batch"],
     gamma: float,
 ) -> Float[Array, " batch"]:
     """sum_t gamma^t [r_t + temperature * entropy_t] + gamma^H * V(s_H), ends accounted for.
 
-    ``end_value`` is what an end is worth, ``final_value`` what the state after the last step is.
+    ``end_value`` is what an end by a step is worth, ``final_value`` what the state after the last
+    step is.
     """
     steps, final = gains(rollout, rewards, temperature, end_value, final_value, gamma)
     return jnp.sum(steps, 0) + final
@@ -120,7 +121,7 @@ def gains(
     rollout: Rollout,
     rewards: Float[Array, "horizon batch"],
     temperature: Float[Array, ""],
-    end_value: Float[Array, ""],
+    end_value: Float[Array, "horizon batch"],
     final_value: Float[Array, " batch"],
     gamma: float,
 ) -> tuple[Float[Array, "horizon batch"], Float[Array, " batch"]]:

@@ -143,12 +143,10 @@ def _snapshot(config: Any, spec: EnvSpec, state: algorithm.State, about: Any) ->
     # For what an end is worth, and the reward as the policy's loss sees it.
     step = algorithm.Step(config, spec, state, None, None, 0.0)
     params = state.params
+    bound, softplus, live, ended = step.bounded
     problem = Problem(
-        reward=SeenReward(
-            params.reward, step.bounded.live, config.reward.bound, config.reward.softplus
-        ),
+        reward=SeenReward(params.reward, live, ended, bound, softplus, config.gamma),
         value=state.target_value if config.value.steps else None,
-        end_value=step.end_value,
         dynamics=params.dynamics,
         delta_scale=state.delta_scale,
         gamma=config.gamma,

@@ -33,7 +33,7 @@ from mairl.losses.value import value_loss
 from mairl.normalizer import Normalizer, fit
 from mairl.policies import Policy, make_policy
 from mairl.replay import Replay
-from mairl.rewards import AIRLReward, BoundedReward, end_logits
+from mairl.rewards import AIRLReward, BoundedReward, end_level, end_logits
 from mairl.rollout import anchored, imagine
 from mairl.types import EnvSpec, Metrics, Transition
 from mairl.value import ActionValue, polyak
@@ -51,6 +51,9 @@ __all__ = [
     "update",
 ]
 
+
+ENDS = 64
+"""The policy's newest ends, of which demonstrated ones are told apart."""
 
 LOST = 0.1
 """Mean probability of being the expert's, by the discriminator, below which steps are lost."""
@@ -71,7 +74,7 @@ class State(NamedTuple):
 
     ``expert_ended`` and ``policy_ended`` are the shares of discounted time that demonstrations
     and training episodes spend after a termination (``rewards.ended_share``); the training loop
-    sets the latter.
+    sets the latter. ``end_level`` is the level of f at the policy's ends (``rewards.end_level``).
     """
 
     params: Parameters
@@ -81,6 +84,7 @@ class State(NamedTuple):
     delta_scale: Float[Array, " obs"]
     expert_ended: Float[Array, ""]
     policy_ended: Float[Array, ""]
+    end_level: Float[Array, ""]
 
 
 def initialize(
@@ -132,6 +136,7 @@ def initialize(
         delta_scale=_change_scale(normalizer, expert, random),
         expert_ended=jnp.float32(expert_ended),
         policy_ended=jnp.float32(0.0),
+        end_level=jnp.float32(0.0),
     )
 
 
@@ -153,8 +158,7 @@ def lost(config: MAIRLConfig, state: State, replay: Replay) -> Bool[Array, " num
     discriminator says when; the true reward and the task's own ends have no part in it.
     """
     steps, last = replays.rollout(replay, config.patience)
-    normalize = state.normalizer.normalize
-    steps = steps._replace(obs=normalize(steps.obs), next_obs=normalize(steps.next_obs))
+    steps = _normalized(state, steps)
     logit = state.params.reward.f(steps)
     if config.reward.log_prob:
         logit = logit - state.params.policy.log_prob(steps.obs, steps.action)
@@ -181,6 +185,9 @@ def update(
     reward and policy fall with it, so that what is handed over at the end is settled. ``steps``
     are other four steps than :class:`Step`'s (see ``algorithms.transfer``).
     """
+    ends, lengths, counts = replays.newest_ends(replay, ENDS)
+    logits = state.params.reward.f(_normalized(state, ends))
+    state = state._replace(end_level=end_level(logits, counts * config.gamma**lengths))
     step = (steps or Step)(config, spec, state, replay, expert, progress)
 
     def iteration(learner: Learner, key: Key[Array, ""]) -> tuple[Learner, Metrics]:
@@ -237,9 +244,9 @@ class Step:
         self.half = config.batch_size // 2
         falling = (1.0 - progress) / max(config.decay, 1e-9)
         self.rate = jnp.clip(falling, config.final_rate, 1.0)
-        ended, live = end_logits(state.expert_ended, state.policy_ended, config.reward.bound)
-        self.bounded = BoundedReward(config.reward.bound, config.reward.softplus, live)
-        self.end_value = self.bounded.transform(ended) / (1.0 - config.gamma)
+        bound = config.reward.bound
+        ended, live = end_logits(state.expert_ended, state.policy_ended, state.end_level, bound)
+        self.bounded = BoundedReward(bound, config.reward.softplus, live, ended)
         # Few numbers tell policy and expert apart by smaller distances: f may be steeper there.
         self.stiffness = min(1.0, (spec.obs_size + spec.action_size) / 16.0)
         self.target_entropy = (
@@ -247,6 +254,10 @@ class Step:
             if spec.discrete
             else config.policy.target_entropy * spec.action_size
         )
+
+    def end_value(self, reward: AIRLReward, transition: Transition) -> Float[Array, "*batch"]:
+        """What it is worth that episodes end by these transitions."""
+        return self.bounded.after(reward.f(transition)) / (1.0 - self.config.gamma)
 
     def dynamics(self, learner: Learner, key):
         """Each member fits its own draw: half of it replayed, half demonstrated transitions."""
@@ -310,6 +321,7 @@ class Step:
             batch = self._mixed(keys["batch"])
             params, target = learner.params, learner.target_value
             rewards = self.bounded(params.reward, batch)
+            end_values = self.end_value(params.reward, batch)
             temperature = jnp.exp(params.log_temperature)
             learner, metrics = learner.descend(
                 "value",
@@ -322,7 +334,7 @@ class Step:
                     rewards,
                     temperature,
                     self.target_entropy,
-                    self.end_value,
+                    end_values,
                     gamma=self.config.gamma,
                     key=keys["loss"],
                 ),
@@ -369,7 +381,7 @@ class Step:
                 lambda transition: self.bounded(params.reward, transition),
                 jnp.exp(params.log_temperature),
                 self.target_entropy,
-                self.end_value,
+                lambda transition: self.end_value(params.reward, transition),
                 self.config.gamma,
                 key=keys["final"],
             )
@@ -446,8 +458,12 @@ class Step:
         return self._normalize(replays.sample(self.replay, key, n))
 
     def _normalize(self, batch: Transition) -> Transition:
-        normalize = self.state.normalizer.normalize
-        return batch._replace(obs=normalize(batch.obs), next_obs=normalize(batch.next_obs))
+        return _normalized(self.state, batch)
+
+
+def _normalized(state: State, batch: Transition) -> Transition:
+    normalize = state.normalizer.normalize
+    return batch._replace(obs=normalize(batch.obs), next_obs=normalize(batch.next_obs))
 
 
 def _repeat(step, learner: Learner, steps: int, key) -> tuple[Learner, Metrics]:

@@ -26,7 +26,7 @@ from mairl.nets.mlp import MLP
 from mairl.normalizer import Normalizer, fit
 from mairl.policies import CategoricalPolicy, DiagonalGaussianPolicy, Policy
 from mairl.replay import Replay
-from mairl.rewards import AIRLReward, BoundedReward, end_logits
+from mairl.rewards import AIRLReward, BoundedReward, end_level, end_logits
 from mairl.types import EnvSpec, Metrics, Transition
 
 
@@ -116,13 +116,14 @@ class Parameters(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything learned; the shares of time after an end are as in ``mairl.State``."""
+    """Everything learned; what is known of ends is as in ``mairl.State``."""
 
     params: Parameters
     optimizers: Parameters
     normalizer: Normalizer
     expert_ended: Float[Array, ""]
     policy_ended: Float[Array, ""]
+    end_level: Float[Array, ""]
 
 
 class RewardBatch(NamedTuple):
@@ -176,6 +177,7 @@ def initialize(
         normalizer=fit(expert.obs, random.obs),
         expert_ended=jnp.float32(expert_ended),
         policy_ended=jnp.float32(0.0),
+        end_level=jnp.float32(0.0),
     )
 
 
@@ -214,13 +216,22 @@ def update(
     expert = expert._replace(obs=normalize(expert.obs), next_obs=normalize(expert.next_obs))
     # What the environment executed; only PPO's ratio is of what was drawn.
     executed = data._replace(action=jnp.clip(data.action, -1.0, 1.0))
+    ends, lengths, counts = replays.newest_ends(replay, config.replay_size)
+    ends = Transition(
+        normalize(ends.obs),
+        jnp.clip(ends.action, -1.0, 1.0),
+        normalize(ends.next_obs),
+        ends.terminated,
+    )
     rate = jnp.minimum(1.0, (1.0 - progress) / max(config.decay, 1e-9))
     learner = _Learner(state.params, state.optimizers)
     learner, metrics = _learn_reward(
         config, learner, jax.tree.map(_flat, executed), expert, rate, loss, reward_key
     )
-    rewards, end = _rewards(config, state, learner.params.reward, executed, offset)
-    learner, more = _improve(config, learner, data, rewards, end, last, rate, policy_key)
+    level = end_level(learner.params.reward.f(ends), counts * config.gamma**lengths)
+    state = state._replace(end_level=level)
+    rewards, after = _rewards(config, state, learner.params.reward, executed, offset)
+    learner, more = _improve(config, learner, data, rewards, after, last, rate, policy_key)
     state = state._replace(params=learner.params, optimizers=learner.optimizers)
     return state, {**metrics, **more}
 
@@ -264,20 +275,21 @@ def _learn_reward(config, learner, rollout, expert, rate, loss, key) -> tuple[_L
 
 
 def _rewards(config, state: State, reward: AIRLReward, rollout: Transition, offset):
-    """The rewards ``[steps, envs]`` that the policy is given, and what an end is worth.
+    """The rewards ``[steps, envs]`` that the policy is given, and what an end there is worth.
 
     Both in units in which a constant reward has itself as value, (1 - gamma) times the usual: so
     the value's network has numbers of order one to fit.
     """
     c = config.reward
-    ended, live = end_logits(state.expert_ended, state.policy_ended, c.bound)
-    bounded = BoundedReward(c.bound, c.softplus, live)
+    shares = state.expert_ended, state.policy_ended, state.end_level
+    ended, live = end_logits(*shares, c.bound)
+    bounded = BoundedReward(c.bound, c.softplus, live, ended)
     f = reward.f(rollout)
     log_prob = state.params.policy.log_prob(rollout.obs, rollout.action)
     rewards = bounded.transform(f + offset(_flat(f), _flat(log_prob)) + live)
     if c.log_prob:
         rewards = rewards - log_prob
-    return (1.0 - config.gamma) * rewards, bounded.transform(ended)
+    return (1.0 - config.gamma) * rewards, bounded.after(f)
 
 
 def _improve(
@@ -285,7 +297,7 @@ def _improve(
     learner: _Learner,
     rollout: Transition,
     rewards: Float[Array, "steps envs"],
-    end: Float[Array, ""],
+    ends: Float[Array, "steps envs"],
     last: Float[Array, "steps envs"],
     rate: Float[Array, ""],
     key: Key[Array, ""],
@@ -294,7 +306,7 @@ def _improve(
     c, gamma = config.policy, config.gamma
     policy, value = learner.params.policy, learner.params.value
     now, after = value(rollout.obs)[..., 0], value(rollout.next_obs)[..., 0]
-    after = jnp.where(rollout.terminated > 0, end, after)
+    after = jnp.where(rollout.terminated > 0, ends, after)
     advantage = advantages(rewards, now, after, last, gamma, c.lambda_)
     log_prob = policy.log_prob(rollout.obs, rollout.action)
     rows = [_flat(x) for x in (rollout.obs, rollout.action, log_prob, advantage, advantage + now)]

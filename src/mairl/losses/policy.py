@@ -19,7 +19,7 @@ def policy_loss(
     reward: Callable[[Transition], Float[Array, "horizon batch"]],
     temperature: Float[Array, ""],
     target_entropy: float,
-    end_value: Float[Array, ""],
+    end_value: Callable[[Transition], Float[Array, "horizon batch"]],
     gamma: float,
     *,
     key: Key[Array, ""],
@@ -27,9 +27,10 @@ def policy_loss(
     """Minus E sum_{t<H} gamma^t [r_t + temperature * entropy_t] + gamma^H V(s_H).
 
     V(s) = min over members of Q(s, a) + temperature * entropy, a ~ pi(s); without a value the
-    return stops at the horizon, as in the paper. Entropies count from ``target_entropy``: what is
-    held on average is worth nothing, so living on earns no more by it than an end. Gradients
-    reach the policy through actions, rewards, the model and Q; none of those is changed by it.
+    return stops at the horizon, as in the paper; an end by a transition is worth its ``end_value``.
+    Entropies count from ``target_entropy``: what is held on average is worth nothing, so living on
+    earns no more by it than an end. Gradients reach the policy through actions, rewards, the model
+    and Q; none of those is changed by it.
     """
     steps = rollout(policy)
     # At horizon 0 (nothing imagined) the entropy reported is that of the final action.
@@ -40,7 +41,8 @@ def policy_loss(
         final_value = final_value + temperature * (entropy - target_entropy)
         entropies.append(entropy[None])
     steps = steps._replace(entropy=steps.entropy - target_entropy)
-    returns = objective(steps, reward(steps.transition), temperature, end_value, final_value, gamma)
+    values = reward(steps.transition), temperature, end_value(steps.transition), final_value
+    returns = objective(steps, *values, gamma)
     mean = jnp.mean(returns)
     return -mean, {
         "policy/objective": mean,

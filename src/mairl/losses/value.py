@@ -17,7 +17,7 @@ def value_loss(
     rewards: Float[Array, " batch"],
     temperature: Float[Array, ""],
     target_entropy: float,
-    end_value: Float[Array, ""],
+    end_value: Float[Array, " batch"],
     *,
     gamma: float,
     key: Key[Array, ""],

@@ -82,13 +82,18 @@ class AIRLReward(eqx.Module):
         return value + future * next_h - self.h(transition.obs, key=h_key)
 
 
+NEVER = -1e6
+"""The log-ratio of an end that no demonstration has: below any bound."""
+
+
 class BoundedReward(NamedTuple):
     """What the policy sees of f: bounded, since an adversary's logits are not.
 
     r = b tanh((f + live) / b), then w softplus(r / w) of it with the width w = ``softplus``; a
     width of 0 leaves it as it is. So r is log D - log(1 - D) without a width, -log(1 - D) with a
     width of 1, and wider ones keep more of a slope where f is low. ``live`` is the log-ratio of
-    not having ended yet (``end_logits``).
+    not having ended yet, ``ended`` that of having ended, for an end by a step of f = 0
+    (``end_logits``).
 
     A constant added to r changes no best policy, since the time after an end gets it too, but it
     changes learning: critics start at zero, and where rewards are positive that is low for what
@@ -98,10 +103,16 @@ class BoundedReward(NamedTuple):
     bound: float
     softplus: float
     live: Float[Array, ""]
+    ended: Float[Array, ""]
 
     def __call__(self, reward: AIRLReward, transition: Transition) -> Float[Array, "*batch"]:
         """The bounded reward of transitions."""
         return self.transform(reward.f(transition) + self.live)
+
+    def after(self, logit: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """The reward of each step of the time after an end, by the logit f of the step that led
+        there: ends are not all alike, a landing and a crash both are some."""
+        return self.transform(jnp.clip(self.ended + logit, -self.bound, self.bound))
 
     def transform(self, logit: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         """The bounded reward of a logit."""
@@ -111,22 +122,41 @@ class BoundedReward(NamedTuple):
 
 
 def end_logits(
-    expert_ended: Float[Array, ""], policy_ended: Float[Array, ""], bound: float
+    expert_ended: Float[Array, ""],
+    policy_ended: Float[Array, ""],
+    level: Float[Array, ""],
+    bound: float,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Log-ratios (expert : policy) of being past an end, and of being before it.
+    """Log-ratios (expert : policy) of being past an end by a step of f = 0, and before any end.
 
     An episode that terminates at step T spends a share gamma^T of its discounted time in an
     absorbing state. ``expert_ended`` and ``policy_ended`` are the means of that share. The
     optimal discriminator's logit of the absorbing state is then known in closed form, and needs
     no network: log(expert_ended / policy_ended). Before the end, it adds
     log((1 - expert_ended) / (1 - policy_ended)) to the discriminator of live steps.
-    When neither side ever ends, an end counts as the worst there is.
+
+    An absorbing state for each kind of end has the ratio of that kind's share of the ends on top,
+    which f of the last step tells but for a constant: exp(f - level), with the ``level`` at which
+    it is one on average over the policy's ends (:func:`end_level`). What is returned is for f = 0.
+
+    Where the expert never ends, an end counts as the worst there is, ``NEVER``.
     """
     expert, policy = jnp.float32(expert_ended), jnp.float32(policy_ended)
     tiny = jnp.exp(-2.0 * bound)
-    ended = jnp.where(expert > 0, jnp.log(expert + tiny) - jnp.log(policy + tiny), -bound)
+    ended = jnp.log(expert + tiny) - jnp.log(policy + tiny) - level
     live = jnp.log(1.0 - expert + tiny) - jnp.log(1.0 - policy + tiny)
-    return jnp.clip(ended, -bound, bound), jnp.clip(live, -bound, bound)
+    return jnp.where(expert > 0, ended, NEVER), jnp.clip(live, -bound, bound)
+
+
+def end_level(logits: Float[Array, " n"], weights: Float[Array, " n"]) -> Float[Array, ""]:
+    """log of the mean of exp(f) over steps that the policy's episodes ended with; 0 without any.
+
+    ``weights`` are gamma^T, an end's share of its episode's discounted time, and 0 for rows that
+    do not count.
+    """
+    total = jnp.sum(weights)
+    level = jax.nn.logsumexp(logits, b=weights) - jnp.log(jnp.where(total > 0, total, 1.0))
+    return jnp.where(total > 0, level, 0.0)
 
 
 def ended_share(lengths: Sequence[int], terminated: Sequence[bool], gamma: float) -> float:
