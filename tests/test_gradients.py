@@ -163,7 +163,8 @@ def test_anchored_gradient_is_that_of_the_rollout_with_frozen_corrections(double
             entropy = jnp.sum(entropy + jnp.log(1.0 - action**2), -1)
             next_obs = obs + model(obs, action).delta * scale[None] + error[t]
             step = Transition(obs, action, next_obs, segment.terminated[t])
-            gain = bounded(reward, step) + 0.2 * entropy - 1.5 * GAMMA * segment.terminated[t]
+            end = segment.terminated[t] * bounded.after(reward.f(step))
+            gain = bounded(reward, step) + 0.2 * entropy + GAMMA * end
             total = total + GAMMA**t * mask[t] * gain
             obs = next_obs
         return -jnp.mean(total)
@@ -270,7 +271,9 @@ class LQ:
 
     def total(self, rollout):
         rewards, final = self.reward(rollout.transition), -form(self.p, rollout.final_obs)
-        return jnp.sum(objective(rollout, rewards, jnp.zeros(()), jnp.zeros(()), final, GAMMA))
+        return jnp.sum(
+            objective(rollout, rewards, jnp.zeros(()), jnp.zeros_like(rewards), final, GAMMA)
+        )
 
     def model(self, scale):
         return Ensemble(
