@@ -14,7 +14,7 @@ defaults to the package's data.
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +96,29 @@ def trained_expert(task: str, steps: int, seed: int, settings: dict[str, Any]) -
     return lambda obs: learner.predict(obs, deterministic=True)[0]
 
 
-def record(task: str, act: Act, episodes: int, path: Path, seed: int = 0) -> None:
-    """Write the first ``episodes`` of MEASURED episodes, in their order, with no choosing."""
+def record(
+    task: str,
+    act: Act,
+    episodes: int,
+    path: Path,
+    seed: int = 0,
+    reset_seeds: Sequence[int] | None = None,
+) -> None:
+    """Write the first ``episodes`` of MEASURED episodes, in their order, with no choosing.
+
+    ``reset_seeds`` are those of the episodes; by default they follow from ``seed``.
+    """
     env, shown = gym.make(task, **SEEN.get(task, {})), mairl.envs.make_spec(task).obs_size
     rows: dict[str, list[Any]] = {
         name: [] for name in ("observations", "actions", "rewards", "terminations", "truncations")
     }
     lengths, returns, seeds, flat = [], [], [], mairl.envs.flatten_obs
     for episode in range(max(MEASURED, episodes)):
-        seeds.append(mairl.envs.episode_seed(seed, "record", 0, episode))
+        seeds.append(
+            reset_seeds[episode]
+            if reset_seeds
+            else mairl.envs.episode_seed(seed, "record", 0, episode)
+        )
         obs, _ = env.reset(seed=seeds[-1])
         steps, total, over = 0, 0.0, False
         kept = rows if episode < episodes else {name: [] for name in rows}

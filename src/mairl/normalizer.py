@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mairl.types import MairlError
+from mairl.types import MairlError, Transition
 
 CLIP = 10.0
 """Normalized values stay within ±CLIP, so that one outlier cannot swamp a network."""
@@ -27,6 +27,12 @@ class Normalizer(eqx.Module):
         """``(x - mean) / std``, clipped to ±10 (where it clips, the gradient is zero)."""
         mean, std = _align(self.mean, x), _align(self.std, x)
         return jnp.clip((x - mean) / std, -CLIP, CLIP)
+
+    def transition(self, batch: Transition) -> Transition:
+        """``batch`` with both its observations normalized."""
+        return batch._replace(
+            obs=self.normalize(batch.obs), next_obs=self.normalize(batch.next_obs)
+        )
 
     def denormalize(self, x: Float[Array, "*leading size"]) -> Float[Array, "*leading size"]:
         """``x * std + mean``: the inverse of :meth:`normalize` where it did not clip."""

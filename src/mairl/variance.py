@@ -33,6 +33,7 @@ from mairl.envs.restoring import Simulator, State
 from mairl.estimators import Problem, Sample, SeenReward
 from mairl.model import _structure, from_dict
 from mairl.moments import compare, norm_of, relate
+from mairl.normalizer import Normalizer
 from mairl.policies import Policy
 from mairl.rundir import RunDirectory
 from mairl.types import EnvSpec, MairlError
@@ -97,7 +98,7 @@ class Snapshot(NamedTuple):
     spec: EnvSpec
     policy: Policy
     problem: Problem
-    normalize: Callable[[Any], Any]
+    normalizer: Normalizer
     act: Callable[[np.ndarray, Any], np.ndarray]
     about: dict[str, Any]
 
@@ -151,13 +152,12 @@ def _snapshot(config: Any, spec: EnvSpec, state: algorithm.State, about: Any) ->
         delta_scale=state.delta_scale,
         gamma=config.gamma,
     )
-    normalize = state.normalizer.normalize
     act = jax.jit(lambda p, n, obs, key: p.scored(n.normalize(obs), key)[0])
     return Snapshot(
         spec,
         params.policy,
         problem,
-        normalize,
+        state.normalizer,
         lambda obs, key: np.asarray(act(params.policy, state.normalizer, obs, key)),
         about,
     )
@@ -247,7 +247,7 @@ class _Source:
 
     def _batch(self, starts: list[State], key: jax.Array) -> Batch:
         keys = algorithm.split(key, "real", "imagined", "estimate")
-        obs = self._snapshot.normalize(jnp.asarray(np.stack([s.obs for s in starts])))
+        obs = self._snapshot.normalizer.normalize(jnp.asarray(np.stack([s.obs for s in starts])))
         real = self._follow(self._simulator, starts, keys["real"]) if self._simulator else None
         policy, problem = self._snapshot.policy, self._snapshot.problem
         imagined = self._imagine(policy, problem, obs, key=keys["imagined"])
@@ -260,8 +260,7 @@ class _Source:
         steps, mask = simulator.branch(act, starts, self._horizon)
         self._seconds += time.process_time() - begun
         self._steps += int(mask.sum())
-        normalize, steps = self._snapshot.normalize, jax.tree.map(jnp.asarray, steps)
-        steps = steps._replace(obs=normalize(steps.obs), next_obs=normalize(steps.next_obs))
+        steps = self._snapshot.normalizer.transition(jax.tree.map(jnp.asarray, steps))
         return e.sample_real(steps, jnp.asarray(mask), keys)
 
 

@@ -53,7 +53,7 @@ __all__ = [
 
 
 ENDS = 64
-"""The policy's newest ends, of which demonstrated ones are told apart."""
+"""How many of the policy's newest ends say what level f has there."""
 
 LOST = 0.1
 """Mean probability of being the expert's, by the discriminator, below which steps are lost."""
@@ -158,7 +158,7 @@ def lost(config: MAIRLConfig, state: State, replay: Replay) -> Bool[Array, " num
     discriminator says when; the true reward and the task's own ends have no part in it.
     """
     steps, last = replays.rollout(replay, config.patience)
-    steps = _normalized(state, steps)
+    steps = state.normalizer.transition(steps)
     logit = state.params.reward.f(steps)
     if config.reward.log_prob:
         logit = logit - state.params.policy.log_prob(steps.obs, steps.action)
@@ -186,7 +186,7 @@ def update(
     are other four steps than :class:`Step`'s (see ``algorithms.transfer``).
     """
     ends, lengths, counts = replays.newest_ends(replay, ENDS)
-    logits = state.params.reward.f(_normalized(state, ends))
+    logits = state.params.reward.f(state.normalizer.transition(ends))
     state = state._replace(end_level=end_level(logits, counts * config.gamma**lengths))
     step = (steps or Step)(config, spec, state, replay, expert, progress)
 
@@ -458,12 +458,7 @@ class Step:
         return self._normalize(replays.sample(self.replay, key, n))
 
     def _normalize(self, batch: Transition) -> Transition:
-        return _normalized(self.state, batch)
-
-
-def _normalized(state: State, batch: Transition) -> Transition:
-    normalize = state.normalizer.normalize
-    return batch._replace(obs=normalize(batch.obs), next_obs=normalize(batch.next_obs))
+        return self.state.normalizer.transition(batch)
 
 
 def _repeat(step, learner: Learner, steps: int, key) -> tuple[Learner, Metrics]:

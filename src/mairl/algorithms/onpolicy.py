@@ -211,18 +211,10 @@ def update(
     """
     reward_key, policy_key = jax.random.split(key)
     data, last = replays.rollout(replay, config.collect_steps)
-    normalize = state.normalizer.normalize
-    data = data._replace(obs=normalize(data.obs), next_obs=normalize(data.next_obs))
-    expert = expert._replace(obs=normalize(expert.obs), next_obs=normalize(expert.next_obs))
-    # What the environment executed; only PPO's ratio is of what was drawn.
-    executed = data._replace(action=jnp.clip(data.action, -1.0, 1.0))
     ends, lengths, counts = replays.newest_ends(replay, config.replay_size)
-    ends = Transition(
-        normalize(ends.obs),
-        jnp.clip(ends.action, -1.0, 1.0),
-        normalize(ends.next_obs),
-        ends.terminated,
-    )
+    data, expert, ends = map(state.normalizer.transition, (data, expert, ends))
+    # What the environment executed; only PPO's ratio is of what was drawn.
+    executed, ends = (x._replace(action=jnp.clip(x.action, -1.0, 1.0)) for x in (data, ends))
     rate = jnp.minimum(1.0, (1.0 - progress) / max(config.decay, 1e-9))
     learner = _Learner(state.params, state.optimizers)
     learner, metrics = _learn_reward(

@@ -110,8 +110,10 @@ class BoundedReward(NamedTuple):
         return self.transform(reward.f(transition) + self.live)
 
     def after(self, logit: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-        """The reward of each step of the time after an end, by the logit f of the step that led
-        there: ends are not all alike, a landing and a crash both are some."""
+        """The reward of each step of the time after an end, by f of the step that led there.
+
+        Ends are not all alike: a lander that has landed and one that has crashed both have ended.
+        """
         return self.transform(jnp.clip(self.ended + logit, -self.bound, self.bound))
 
     def transform(self, logit: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
