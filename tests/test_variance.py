@@ -21,6 +21,7 @@ from mairl.envs import make_spec, sample_random
 from mairl.envs.restoring import Simulator
 from mairl.moments import compare
 from mairl.nets.mlp import MLP
+from mairl.normalizer import identity
 from mairl.policies import CategoricalPolicy, DiagonalGaussianPolicy, GaussianPolicy
 from mairl.types import MairlError, Transition
 from mairl.value import ActionValue
@@ -304,7 +305,7 @@ def snapshot(gain: float = B, hidden: bool = False) -> Snapshot:
         spec,
         policy,
         problem(gain),
-        lambda obs: obs,
+        identity(1),
         lambda obs, key: np.asarray(act(obs, key)),
         {"env_id": spec.env_id, "algorithm": "mairl", "preset": "default", "seed": 0}
         | {"env_steps": 0},
