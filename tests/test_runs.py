@@ -402,6 +402,15 @@ def test_kill_9(finished, tmp_path):
     assert_same(out, finished)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler of Ctrl-C, which a program that was started in the background lacks."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves_and_says_how_to_go_on(finished, tmp_path, monkeypatch, capsys, number):
     out = tmp_path / "run"
@@ -426,6 +435,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(finished, tmp_path, monkeypatch, cap
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, capsys):
     def collect(self):
         os.kill(os.getpid(), signal.SIGINT)
