@@ -10,7 +10,7 @@ import pytest
 
 from mairl.losses.value import value_loss
 from mairl.policies import Policy
-from mairl.rollout import Rollout, objective
+from mairl.rollout import Rollout, mean_objective, objective
 from mairl.types import Transition
 from mairl.value import ActionValue, polyak
 
@@ -154,6 +154,24 @@ def test_objective_by_hand():
     rollout = rollout_of([2.0, 4.0], [0.0, 0.0], [1.0, 1.0], 1.0)
     # (1 + 0.5 * 2) + 0.9 (3 + 0.5 * 4) + 0.81 * 10 = 2 + 4.5 + 8.1
     np.testing.assert_allclose(value_of(rollout, [1.0, 3.0], 100.0, 10.0), [14.6], rtol=1e-6)
+
+
+def test_mean_objective_is_the_mean_over_horizons():
+    rollout = rollout_of([2.0, 4.0], [0.0, 0.5], [1.0, 1.0], 0.5)
+    rewards, values = jnp.float32([[1.0], [3.0]]), jnp.float32([[7.0], [8.0], [10.0]])
+    found = mean_objective(
+        rollout, rewards, jnp.float32(0.5), jnp.full((2, 1), 100.0), values, GAMMA
+    )
+    whole = value_of(rollout, [1.0, 3.0], 100.0, 10.0)
+    # 7; then (1 + 0.5 * 2) + 0.9 * 8; then all of it
+    np.testing.assert_allclose(found, (7.0 + 9.2 + whole) / 3, rtol=1e-6)
+
+
+def test_mean_objective_without_steps_is_the_value():
+    empty = jnp.zeros((0, 1))
+    rollout = rollout_of([], [], [], 1.0)
+    found = mean_objective(rollout, empty, jnp.float32(0.5), empty, jnp.float32([[7.0]]), GAMMA)
+    np.testing.assert_allclose(found, [7.0])
 
 
 def test_objective_after_a_termination_is_the_ends_value():

@@ -60,7 +60,10 @@ def imagine(
         return (memory, next_obs, alive * (1.0 - terminated)), out
 
     first = (_initial_shared(dynamics, obs.shape[0]), obs, jnp.ones(obs.shape[0]))
-    (_, final_obs, final_alive), out = jax.lax.scan(step, first, jax.random.split(key, horizon))
+    keys = jax.random.split(key, horizon)
+    # A loop would copy the parameters it carries; long ones take too long to compile otherwise.
+    unroll = max(1, min(horizon, 4))
+    (_, final_obs, final_alive), out = jax.lax.scan(step, first, keys, unroll=unroll)
     return Rollout(*out, final_obs, final_alive)
 
 
@@ -115,6 +118,27 @@ def objective(
     """
     steps, final = gains(rollout, rewards, temperature, end_value, final_value, gamma)
     return jnp.sum(steps, 0) + final
+
+
+def mean_objective(
+    rollout: Rollout,
+    rewards: Float[Array, "horizon batch"],
+    temperature: Float[Array, ""],
+    end_value: Float[Array, "horizon batch"],
+    values: Float[Array, "states batch"],
+    gamma: float,
+) -> Float[Array, " batch"]:
+    """The mean of :func:`objective` over the horizons 0 ... H: each step's reward, each state's V.
+
+    ``values`` are those of all H + 1 states. The model errs in one way, the critics in another:
+    neither alone is to be believed everywhere (cf. the mixtures of Hafner et al. 2020, eq. 6).
+    """
+    steps, final = gains(rollout, rewards, temperature, end_value, values[-1], gamma)
+    horizon = rewards.shape[0]
+    t = jnp.arange(horizon, dtype=jnp.float32)[:, None]
+    # Step t is part of the H - t horizons that are longer.
+    earlier = (horizon - t) * steps + gamma**t * rollout.alive * values[:-1]
+    return (jnp.sum(earlier, 0) + final) / (horizon + 1)
 
 
 def gains(

@@ -7,8 +7,9 @@
                    and from rollouts of the current policy through F, started at demonstrated
                    and replayed states
         value      Q of that reward by temporal difference, on replay and demonstrations
-        policy     climb sum_t gamma^t [r + temperature * entropy] + gamma^H Q along rollouts,
-                   by the gradient of the rollout itself, while cloning demonstrated actions
+        policy     climb sum_t gamma^t [r + temperature * entropy] + gamma^h Q along rollouts, on
+                   average over h = 0 ... H, by the gradient of the rollout itself, while cloning
+                   demonstrated actions
 
 The horizon H is the dial: 0 leaves the policy to Q alone (off-policy AIRL with SAC's gradient),
 10 without a value on anchored rollouts is the paper (Sun et al. 2021). Everything here works on

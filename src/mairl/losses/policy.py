@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mairl.policies import Policy
-from mairl.rollout import Rollout, objective
+from mairl.rollout import Rollout, mean_objective, objective
 from mairl.types import Metrics, Transition
 from mairl.value import ActionValue
 
@@ -24,29 +24,31 @@ def policy_loss(
     *,
     key: Key[Array, ""],
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Minus E sum_{t<H} gamma^t [r_t + temperature * entropy_t] + gamma^H V(s_H).
+    """Minus the mean over h = 0 ... H of E sum_{t<h} gamma^t [r_t + temperature * entropy_t]
+    + gamma^h V(s_h).
 
-    V(s) = min over members of Q(s, a) + temperature * entropy, a ~ pi(s); without a value the
-    return stops at the horizon, as in the paper; an end by a transition is worth its ``end_value``.
-    Entropies count from ``target_entropy``: what is held on average is worth nothing, so living on
-    earns no more by it than an end. Gradients reach the policy through actions, rewards, the model
-    and Q; none of those is changed by it.
+    V(s) = min over members of Q(s, a) + temperature * entropy, a ~ pi(s); without a value only the
+    whole horizon counts and the return stops there, as in the paper; an end by a transition is
+    worth its ``end_value``. Entropies count from ``target_entropy``: what is held on average is
+    worth nothing, so living on earns no more by it than an end. Gradients reach the policy through
+    actions, rewards, the model and Q; none of those is changed by it.
     """
     steps = rollout(policy)
-    # At horizon 0 (nothing imagined) the entropy reported is that of the final action.
-    entropies = [steps.entropy] if steps.entropy.shape[0] else []
-    final_value = jnp.zeros(steps.final_alive.shape)
-    if value is not None:
-        final_value, entropy = policy.expect(steps.final_obs, value.lower, key)
-        final_value = final_value + temperature * (entropy - target_entropy)
-        entropies.append(entropy[None])
-    steps = steps._replace(entropy=steps.entropy - target_entropy)
-    values = reward(steps.transition), temperature, end_value(steps.transition), final_value
-    returns = objective(steps, *values, gamma)
+    entropy = steps.entropy
+    steps = steps._replace(entropy=entropy - target_entropy)
+    rewards, end_values = reward(steps.transition), end_value(steps.transition)
+    if value is None:
+        last = jnp.zeros(steps.final_alive.shape)
+        returns = objective(steps, rewards, temperature, end_values, last, gamma)
+    else:
+        obs = jnp.concatenate([steps.transition.obs, steps.final_obs[None]])
+        values, entropy = policy.expect(obs, value.lower, key)
+        values = values + temperature * (entropy - target_entropy)
+        returns = mean_objective(steps, rewards, temperature, end_values, values, gamma)
     mean = jnp.mean(returns)
     return -mean, {
         "policy/objective": mean,
-        "policy/entropy": jnp.mean(jnp.concatenate(entropies)),
+        "policy/entropy": jnp.mean(entropy),
     }
 
 
