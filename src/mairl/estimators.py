@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mairl.dynamics import Ensemble
-from mairl.losses.policy import policy_loss
 from mairl.policies import Policy
 from mairl.rewards import AIRLReward, BoundedReward
 from mairl.rollout import Rollout, anchored, gains, imagine
@@ -246,18 +245,13 @@ def anchored_path(
 
 
 def _path(policy, problem: Problem, rollout, key) -> Float[Array, ""]:
-    loss, _ = policy_loss(
-        policy,
-        rollout,
-        problem.value,
-        problem.reward,
-        jnp.zeros(()),
-        0.0,
-        problem.reward.end_value,
-        problem.gamma,
-        key=key,
-    )
-    return -loss
+    steps = rollout(policy)
+    final = jnp.zeros(steps.final_alive.shape)
+    if problem.value is not None:
+        final, _ = policy.expect(steps.final_obs, problem.value.lower, key)
+    t, reward = steps.transition, problem.reward
+    rewards, end_values = reward(t), reward.end_value(t)
+    return jnp.mean(objective(steps, rewards, jnp.zeros(()), end_values, final, problem.gamma))
 
 
 def _with_final(rollout: Rollout, final_action) -> Rollout:
