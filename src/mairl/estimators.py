@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Key
 from mairl.dynamics import Ensemble
 from mairl.policies import Policy
 from mairl.rewards import AIRLReward, BoundedReward
-from mairl.rollout import Rollout, anchored, gains, imagine
+from mairl.rollout import Rollout, anchored, gains, imagine, objective
 from mairl.types import Transition
 from mairl.value import ActionValue
 
