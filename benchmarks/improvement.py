@@ -92,7 +92,7 @@ def bias(snapshot: variance.Snapshot, steps: int) -> dict[str, float]:
         for t in range(len(q) - 2, -1, -1):
             gains[t] = reward[t] + p.gamma * gains[t + 1]
         # Where the time limit cut the episode off, the last steps would judge Q by itself.
-        last = len(q) if episode.terminated else max(len(q) - ahead, 0)
+        last = len(q) if episode.terminated else len(q) - min(ahead, len(q) // 2)
         value.append(q[:last])
         gain.append(gains[:last])
     value, gain = np.concatenate(value), np.concatenate(gain)
@@ -118,7 +118,10 @@ def main() -> None:
     snapshot = variance.load_snapshot(options.run)
     if snapshot.spec.discrete or snapshot.problem.value is None:
         parser.error(f"{options.run}: actions must be continuous, and critics learned")
-    result = json.loads((Path(options.run) / "result.json").read_text())
+    finished = Path(options.run) / "result.json"
+    if not finished.exists():
+        parser.error(f"{options.run} has not finished; go on with mairl train ... --resume")
+    result = json.loads(finished.read_text())
     low, high = result["random_return"], result["expert_return"]
 
     def score(act) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def imagine(
 
     first = (_initial_shared(dynamics, obs.shape[0]), obs, jnp.ones(obs.shape[0]))
     keys = jax.random.split(key, horizon)
-    # A loop would copy the parameters it carries; long ones take too long to compile otherwise.
+    # Unrolled, as a loop copies the parameters it carries; but for long ones, to compile in time.
     unroll = max(1, min(horizon, 4))
     (_, final_obs, final_alive), out = jax.lax.scan(step, first, keys, unroll=unroll)
     return Rollout(*out, final_obs, final_alive)
