@@ -37,7 +37,7 @@ def first_update(preset: str, seconds: float, folder: Path) -> dict[str, Any]:
     """Everything a run does up to the end of its first update, imports included."""
     from mairl.cli import main  # noqa: F401 - as the command does
 
-    learner, collector = _begin(preset, folder)
+    _, learner, collector = _begin(preset, folder)
     with collector:
         _until_updated(learner)
     return {"at": time.time()}
@@ -48,11 +48,10 @@ def measure(preset: str, seconds: float, folder: Path, parts: bool = True) -> di
     import jax
     import numpy as np
 
-    from mairl.algorithms.mairl import PRESETS
     from mairl.envs import sample_random
 
-    config, spent = PRESETS[preset], {"update": 0.0, "collect": 0.0}
-    learner, collector = _begin(preset, folder)
+    spent = {"update": 0.0, "collect": 0.0}
+    config, learner, collector = _begin(preset, folder)
     with collector:
         _until_updated(learner)
         learner.collect()  # Now both are compiled.
@@ -134,7 +133,7 @@ def _inner(values: Iterable[Any]) -> Iterable[Any]:
             yield value.jaxpr
 
 
-def _begin(preset: str, folder: Path) -> tuple[Any, Any]:
+def _begin(preset: str, folder: Path) -> tuple[Any, Any, Any]:
     from mairl.compilation import use_compilation_cache
     from mairl.envs import Collector
     from mairl.job import TrainConfig, check
@@ -145,7 +144,7 @@ def _begin(preset: str, folder: Path) -> tuple[Any, Any]:
     algo = job.config.algo
     collector = Collector("Hopper-v5", job.spec, job.config.seed, algo.num_envs)
     job.learner.begin(collector)
-    return job.learner, collector
+    return algo, job.learner, collector
 
 
 def _until_updated(learner: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 import mairl
 from mairl import cli, portable
 from mairl.algorithms import ALGORITHMS, find, transfer
+from mairl.algorithms.config import MAIRLConfig
 from mairl.handover import hand_on
 from mairl.job import Job
 from mairl.rundir import RunDirectory
@@ -33,6 +34,8 @@ def handed_on(name, spec, path) -> Any:
     """The state of an algorithm that has learned nothing yet, handed on; its policy acts."""
     algorithm: Any = transfer.mairl if name == "transfer" else find(name)
     settings = algorithm.PRESETS["default"]
+    if isinstance(settings, MAIRLConfig):
+        settings = settings.settled(spec, expert_ends=True)
     data = rows(spec)
     state = algorithm.initialize(settings, spec, data, data, 0.25, key=jax.random.key(0))
     scale = 100.0 if hasattr(state.params.policy, "log_std") else 5.0

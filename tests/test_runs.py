@@ -28,6 +28,7 @@ from mairl.report.alarms import alarms
 from mairl.report.summary import summarize
 from mairl.rewards.airl import NEVER
 from mairl.rundir import command
+from mairl.types import EnvSpec
 
 TINY = shlex.split(
     "--steps 360 --warmup-steps 100 --collect-steps 20 --iterations 0.2 --batch-size 16 "
@@ -176,6 +177,26 @@ def test_command_in_config_repeats_the_run():
 def test_preset_decides_the_defaults():
     parsed = cli.parse_train(["CartPole-v1", "--preset=paper", "--gamma", "0.5"])
     assert parsed.algo == dataclasses.replace(algorithm.PRESETS["paper"], gamma=0.5)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize("expert_ends", [False, True])
+def test_what_is_left_open_is_settled_by_the_task(discrete, expert_ends):
+    spec = EnvSpec("Probe", 3, 2, discrete, *(() if discrete else ((-1.0,) * 2, (1.0,) * 2)))
+    config = algorithm.MAIRLConfig().settled(spec, expert_ends)
+    assert config.gamma == (0.99 if expert_ends else 0.97)
+    assert config.policy.horizon == (0 if discrete else 3)
+    asked = dataclasses.replace(config, gamma=0.5, policy=algorithm.PRESETS["paper"].policy)
+    assert asked.settled(spec, expert_ends) == asked
+
+
+def test_config_says_what_was_settled(finished):
+    """CartPole's demonstrations are cut off by time, and its actions discrete."""
+    document = json.loads((finished / "config.json").read_text())
+    settings = document["config"]["algo"]
+    assert (settings["gamma"], settings["policy"]["horizon"]) == (0.97, 0)
+    assert "--gamma" not in document["command"]
+    assert "--policy.horizon" not in document["command"]
 
 
 # What is handed on.

@@ -1,5 +1,6 @@
 """mairl transfer: a frozen reward in another environment, through the command."""
 
+import dataclasses
 import functools
 import json
 import shlex
@@ -16,7 +17,7 @@ from mairl import cli, envs, evaluate, independent, replay, training
 from mairl.algorithms import bc
 from mairl.algorithms import mairl as algorithm
 from mairl.algorithms.config import MAIRLConfig, RewardConfig
-from mairl.algorithms.transfer import Transfer, WarmStart
+from mairl.algorithms.transfer import PRESETS, Transfer, WarmStart
 from mairl.envs.gridworld import GridWorld
 from mairl.normalizer import Normalizer
 from mairl.transfer import _warnings as warnings_of
@@ -254,7 +255,7 @@ def same(one, other) -> bool:
 
 @pytest.mark.parametrize("warm", [False, True])
 def test_what_is_carried_over(warm):
-    config = MAIRLConfig(reward=RewardConfig(hidden=(8,)))
+    config = dataclasses.replace(PRESETS["default"], reward=RewardConfig(hidden=(8,)))
     before, _, after = initialized(config, warm)
     assert same(before.params.reward, after.params.reward)
     np.testing.assert_array_equal(after.normalizer.mean, [1.0, 2.0, 3.0])
@@ -266,7 +267,9 @@ def test_what_is_carried_over(warm):
 
 
 def test_demonstrations_take_no_part():
-    config = MAIRLConfig(reward=RewardConfig(hidden=(8,)), batch_size=16)
+    config = dataclasses.replace(
+        PRESETS["default"], reward=RewardConfig(hidden=(8,)), batch_size=16
+    )
     _, method, state = initialized(config, False)
     memory = replay.init(32, 1, 3, 2)
     # Of another size: a step that read them would fail.

@@ -14,7 +14,7 @@ import tyro
 from mairl import demos as demonstrations
 from mairl import envs, rundir
 from mairl.algorithms import find
-from mairl.algorithms.config import PRESETS
+from mairl.algorithms.config import PRESETS, MAIRLConfig
 from mairl.demos import Demonstrations, ExpertData
 from mairl.learner import Learner
 from mairl.rundir import RunDirectory
@@ -121,10 +121,15 @@ def check(config: TrainConfig) -> Job:
     spec = envs.make_spec(config.env_id)
     demos = demonstrations.find_demonstrations(config.demos, spec)
     expert = demonstrations.subsample(demos, config.episodes, config.every, config.seed)
-    learner = Learner(find(config.algorithm), config.algo, spec, expert, config.steps, config.seed)
-    document = rundir.describe(config, {"source": demos.source, "sha256": demos.sha256})
+    algo: Any = config.algo
+    if isinstance(algo, MAIRLConfig):
+        algo = algo.settled(spec, any(expert.terminated))
+    settings = dataclasses.replace(config, algo=algo)
+    learner = Learner(find(config.algorithm), algo, spec, expert, config.steps, config.seed)
+    document = rundir.describe(settings, {"source": demos.source, "sha256": demos.sha256})
+    document["command"] = rundir.command(config)
     directory = RunDirectory(config.path)
-    return claim(Job(config, spec, demos, expert, learner, directory, document))
+    return claim(Job(settings, spec, demos, expert, learner, directory, document))
 
 
 def claim(job: Job) -> Job:
@@ -192,6 +197,8 @@ def _check_settings(settings: Any, prefix: str = "--") -> None:
     for field in dataclasses.fields(settings):
         name = f"{prefix}{field.name.replace('_', '-')}"
         value = getattr(settings, field.name)
+        if value is None:
+            continue
         if dataclasses.is_dataclass(value):
             _check_settings(value, f"{name}.")
         elif isinstance(value, tuple):

@@ -1,10 +1,14 @@
 """The settings of MAIRL and its presets."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, TypeVar
 
 import jax
 from jaxtyping import Array, Key
+
+from mairl.types import EnvSpec
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,9 @@ class PolicyConfig:
     """The policy and how it climbs."""
 
     hidden: tuple[int, ...] = (128, 128)
-    horizon: int = 0
-    """Steps through the model that the gradient takes; 0 leaves it to the value."""
+    horizon: int | None = None
+    """Steps through the model that the gradient takes; 0 leaves it to the value. None: 3, but 0
+    where actions are discrete."""
     anchored: bool = False
     """Follow the newest real steps instead of imagined ones."""
     learning_rate: float = 1e-4
@@ -99,7 +104,8 @@ class MAIRLConfig:
     """All settings of the algorithm."""
 
     on_policy: ClassVar[bool] = False
-    gamma: float = 0.99
+    gamma: float | None = None
+    """Discount of one step. None: 0.97, but 0.99 where a demonstrated episode ends by itself."""
     batch_size: int = 128
     """Half demonstrations, half replay."""
     iterations: float = 2.0
@@ -122,12 +128,32 @@ class MAIRLConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     value: ValueConfig = field(default_factory=ValueConfig)
 
+    def settled(self, spec: EnvSpec, expert_ends: bool) -> "MAIRLConfig":
+        """With numbers for what is None; ``expert_ends`` if a demonstration ends by itself.
+
+        Over the 100 steps of 0.99 critics promise what can never be earned, and policies follow
+        the error; but an end the expert makes for must be seen from far away. The gradient through
+        a sampled choice is too noisy to be carried through the model (docs/method.md).
+        """
+        gamma = (0.99 if expert_ends else 0.97) if self.gamma is None else self.gamma
+        horizon = self.policy.horizon
+        horizon = (0 if spec.discrete else 3) if horizon is None else horizon
+        return replace(self, gamma=gamma, policy=replace(self.policy, horizon=horizon))
+
+
+def settled(value: T | None) -> T:
+    """A number that ``MAIRLConfig.settled`` has chosen."""
+    if value is None:
+        raise ValueError("a setting is None: call MAIRLConfig.settled first")
+    return value
+
 
 PRESETS: dict[str, MAIRLConfig] = {
     "default": MAIRLConfig(),
     # A reward to carry elsewhere: AIRL's own logit and the maximum-entropy policy it assumes, with
     # which g does not flatten as the policy becomes the expert's (docs/transfer.md).
     "transferable": MAIRLConfig(
+        gamma=0.99,
         reward=RewardConfig(
             state_only=True,
             shaping=True,
@@ -137,10 +163,11 @@ PRESETS: dict[str, MAIRLConfig] = {
             bound=20.0,
             softplus=0.0,
         ),
-        policy=PolicyConfig(temperature=1.0, temperature_rate=0.0, cloning=0.0),
+        policy=PolicyConfig(horizon=0, temperature=1.0, temperature_rate=0.0, cloning=0.0),
     ),
     # The authors' settings (Sun et al. 2021 and their code); docs/departures.md says what differs.
     "paper": MAIRLConfig(
+        gamma=0.99,
         batch_size=1024,
         iterations=1 / 70,
         num_envs=7,

@@ -25,7 +25,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Key
 
 from mairl import replay as replays
-from mairl.algorithms.config import PRESETS, MAIRLConfig, split
+from mairl.algorithms.config import PRESETS, MAIRLConfig, settled, split
 from mairl.dynamics import Ensemble, make_dynamics, mean
 from mairl.losses.dynamics import ensemble_loss
 from mairl.losses.policy import policy_loss, temperature_loss
@@ -117,7 +117,7 @@ def initialize(
             obs,
             action,
             r.hidden,
-            gamma=config.gamma,
+            gamma=settled(config.gamma),
             state_only=r.state_only,
             shaping=r.shaping,
             dropout=r.dropout,
@@ -188,7 +188,7 @@ def update(
     """
     ends, lengths, counts = replays.newest_ends(replay, ENDS)
     logits = state.params.reward.f(state.normalizer.transition(ends))
-    state = state._replace(end_level=end_level(logits, counts * config.gamma**lengths))
+    state = state._replace(end_level=end_level(logits, counts * settled(config.gamma) ** lengths))
     step = (steps or Step)(config, spec, state, replay, expert, progress)
 
     def iteration(learner: Learner, key: Key[Array, ""]) -> tuple[Learner, Metrics]:
@@ -242,6 +242,7 @@ class Step:
 
     def __init__(self, config: MAIRLConfig, spec: EnvSpec, state, replay, expert, progress):
         self.config, self.state, self.replay, self.expert = config, state, replay, expert
+        self.gamma, self.horizon = settled(config.gamma), settled(config.policy.horizon)
         self.half = config.batch_size // 2
         falling = (1.0 - progress) / max(config.decay, 1e-9)
         self.rate = jnp.clip(falling, config.final_rate, 1.0)
@@ -258,7 +259,7 @@ class Step:
 
     def end_value(self, reward: AIRLReward, transition: Transition) -> Float[Array, "*batch"]:
         """What it is worth that episodes end by these transitions."""
-        return self.bounded.after(reward.f(transition)) / (1.0 - self.config.gamma)
+        return self.bounded.after(reward.f(transition)) / (1.0 - self.gamma)
 
     def dynamics(self, learner: Learner, key):
         """Each member fits its own draw: half of it replayed, half demonstrated transitions."""
@@ -336,7 +337,7 @@ class Step:
                     temperature,
                     self.target_entropy,
                     end_values,
-                    gamma=self.config.gamma,
+                    gamma=self.gamma,
                     key=keys["loss"],
                 ),
             )
@@ -357,20 +358,20 @@ class Step:
         model = params.dynamics, self.state.delta_scale
         if c.anchored:
             # The newest steps of every environment: on-policy, as the paper's are.
-            segment, mask = replays.newest(self.replay, c.horizon)
+            segment, mask = replays.newest(self.replay, self.horizon)
             steps = self._normalize(segment), mask
             rollout = lambda policy: anchored(policy, *model, *steps, key=keys["rollout"])  # noqa: E731
         else:
             starts = self._deal(self._mixed(keys["batch"]).obs)
             rollout = lambda policy: imagine(  # noqa: E731
-                policy, *model, starts, c.horizon, key=keys["rollout"]
+                policy, *model, starts, self.horizon, key=keys["rollout"]
             )
 
         expert = self._expert(keys["clone"], self.half)
 
         def clone(policy: Policy):
             loss = policy.cloning_loss(expert.obs, expert.action)
-            return c.cloning / (1.0 - self.config.gamma) * loss, {"policy/cloning_loss": loss}
+            return c.cloning / (1.0 - self.gamma) * loss, {"policy/cloning_loss": loss}
 
         def loss(policy: Policy):
             return policy_loss(
@@ -383,7 +384,7 @@ class Step:
                 jnp.exp(params.log_temperature),
                 self.target_entropy,
                 lambda transition: self.end_value(params.reward, transition),
-                self.config.gamma,
+                self.gamma,
                 key=keys["final"],
             )
 

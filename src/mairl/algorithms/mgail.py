@@ -20,6 +20,7 @@ from mairl.algorithms.config import (
 class MGAILConfig(MAIRLConfig):
     """All settings."""
 
+    gamma: float | None = 0.99
     batch_size: int = 256
     iterations: float = 1 / 16
     num_envs: int = 8
