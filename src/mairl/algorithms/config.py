@@ -105,7 +105,8 @@ class MAIRLConfig:
 
     on_policy: ClassVar[bool] = False
     gamma: float | None = None
-    """Discount of one step. None: 0.97, but 0.99 where a demonstrated episode ends by itself."""
+    """Discount of one step. None: 0.97, but 0.99 where demonstrated episodes end by themselves, most
+    of them."""
     batch_size: int = 128
     """Half demonstrations, half replay."""
     iterations: float = 2.0
@@ -129,7 +130,7 @@ class MAIRLConfig:
     value: ValueConfig = field(default_factory=ValueConfig)
 
     def settled(self, spec: EnvSpec, expert_ends: bool) -> "MAIRLConfig":
-        """With numbers for what is None; ``expert_ends`` if a demonstration ends by itself.
+        """With numbers for what is None; ``expert_ends`` if most demonstrations end by themselves.
 
         Over the 100 steps of 0.99 critics promise what can never be earned, and policies follow
         the error; but an end the expert makes for must be seen from far away. The gradient through
