@@ -15,7 +15,7 @@ hopper: $(VENV)/runtime.stamp
 	  $(if $(wildcard runs/hopper/config.json),--resume)
 
 test: dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 dev: $(VENV)/dev.stamp
 

@@ -16,6 +16,7 @@ from mairl import cli, envs, evaluate, learner
 from mairl import replay as replays
 from mairl.algorithms import ALGORITHMS, bc, find, maxent
 from mairl.algorithms.airl import AIRLConfig
+from mairl.algorithms.config import MAIRLConfig
 from mairl.losses.partition import log_partition, partition_loss
 from mairl.losses.ppo import advantages, clipped_surrogate
 from mairl.policies import DiagonalGaussianPolicy
@@ -30,6 +31,9 @@ def test_settings_tell_the_loop_what_it_asks(name):
     algorithm = find(name)
     for config in algorithm.PRESETS.values():
         assert type(config) is type(algorithm.PRESETS["default"])
+        if isinstance(config, MAIRLConfig):
+            config = config.settled(SPEC, expert_ends=False)
+            assert type(config) is type(algorithm.PRESETS["default"])
         assert 0 < config.gamma < 1
         assert config.num_envs >= 1
         assert config.iterations > 0
