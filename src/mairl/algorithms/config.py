@@ -105,8 +105,8 @@ class MAIRLConfig:
 
     on_policy: ClassVar[bool] = False
     gamma: float | None = None
-    """Discount of one step. None: 0.97, but 0.99 where demonstrated episodes end by themselves, most
-    of them."""
+    """Discount of one step. None: 0.97, but 0.99 where most demonstrated episodes end by
+    themselves."""
     batch_size: int = 128
     """Half demonstrations, half replay."""
     iterations: float = 2.0
