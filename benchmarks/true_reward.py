@@ -32,13 +32,9 @@ from mairl.normalizer import Normalizer
 from mairl.types import Transition
 
 SETTINGS: MAIRLConfig = dataclasses.replace(
-    PRESETS["default"],
-    dynamics=DynamicsConfig(width=64, members=2),
-    policy=dataclasses.replace(
-        PRESETS["default"].policy, temperature_rate=3e-4, target_entropy=-1.0
-    ),
+    PRESETS["default"], dynamics=DynamicsConfig(width=64, members=2)
 )
-"""``mairl transfer``'s in ``benchmarks/transfer.py``, temperature falling to SAC's entropy."""
+"""``mairl transfer``'s in ``benchmarks/transfer.py``."""
 
 
 class MazeReward(eqx.Module):

@@ -221,7 +221,7 @@ def _check_settings(settings: Any, prefix: str = "--") -> None:
 
 
 _AT_LEAST_ONE = (
-    *("num_envs", "collect_steps", "warmup_steps", "replay_size", "batch_size"),
+    *("num_envs", "collect_steps", "warmup_steps", "warmup_hold", "replay_size", "batch_size"),
     *("width", "depth", "members"),
 )
 _ABOVE_ZERO = ("iterations", "learning_rate", "bound", "temperature")

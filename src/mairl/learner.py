@@ -103,7 +103,8 @@ class Learner:
         self.replay = self._empty_replay()
 
         def act(obs: np.ndarray, count: int) -> np.ndarray:
-            return sample_random(np.random.default_rng([self._seed, count]), len(obs), self._spec)
+            rng = np.random.default_rng([self._seed, count // self._config.warmup_hold])
+            return sample_random(rng, len(obs), self._spec)
 
         # Nothing tells yet where random steps get lost: each episode is as long as patience.
         # (What they reach sets the scales of observations: on its back, a robot's angle would be

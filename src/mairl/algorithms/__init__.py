@@ -42,6 +42,11 @@ class Settings(Protocol):
         ...
 
     @property
+    def warmup_hold(self) -> int:
+        """Steps for which each of them is held."""
+        ...
+
+    @property
     def patience(self) -> int:
         """Steps after which an episode may be left early (see ``Patient``); 0 for never."""
         ...

@@ -116,6 +116,8 @@ class MAIRLConfig:
     """Steps of each environment between two calls of the compiled update."""
     warmup_steps: int = 1000
     """Random steps before learning; they count."""
+    warmup_hold: int = 1
+    """Steps for which each random action is held."""
     patience: int = 100
     """Training episodes are left for a new one after so many steps in a row that are nothing like
     the demonstrations to the discriminator; 0 for never, where a reset is dear."""

@@ -9,6 +9,7 @@ class Offline:
     gamma: ClassVar[float] = 0.99
     num_envs: ClassVar[int] = 1
     warmup_steps: ClassVar[int] = 0
+    warmup_hold: ClassVar[int] = 1
     patience: ClassVar[int] = 0
     collect_steps: ClassVar[int] = 0
     replay_size: ClassVar[int] = 1

@@ -84,6 +84,7 @@ class OnPolicyConfig:
 
     on_policy: ClassVar[bool] = True
     patience: ClassVar[int] = 0
+    warmup_hold: ClassVar[int] = 1
     gamma: float = 0.99
     num_envs: int = 8
     collect_steps: int = 128

@@ -29,15 +29,19 @@ from mairl.types import EnvSpec, Metrics, Transition
 PRESETS = {
     "default": MAIRLConfig(
         gamma=0.99,
+        warmup_steps=4000,
+        warmup_hold=10,
         patience=0,
         policy=PolicyConfig(
-            horizon=0, learning_rate=3e-4, temperature=1.0, temperature_rate=0.0, cloning=0.0
+            horizon=0, learning_rate=3e-4, temperature=1.0, target_entropy=-1.0, cloning=0.0
         ),
         value=ValueConfig(learning_rate=1e-3),
     )
 }
-"""There is nothing to clone; the reward is in units of the temperature it was learned at; and as it
-does not move, policy and critics may learn faster than in an adversarial game."""
+"""There is nothing to clone. Nor do demonstrations show where to go: a third of the usual budget is
+random, each action held for a while, so that it gets somewhere. The reward is in units of the
+temperature it was learned at, which is where the policy's begins; as it does not move, policy and
+critics may learn faster than in an adversarial game."""
 
 
 class WarmStart(NamedTuple):
