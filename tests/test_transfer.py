@@ -266,6 +266,16 @@ def test_what_is_carried_over(warm):
     assert not same(before.params.value, after.params.value)
 
 
+def test_an_update_leaves_the_source_to_be_measured():
+    """It takes the buffers of the state that it is given."""
+    config = dataclasses.replace(PRESETS["default"], reward=RewardConfig(hidden=(8,)))
+    before, _, after = initialized(config, True)
+    update = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    update(after)
+    for leaf in jax.tree.leaves(before.params):
+        np.asarray(leaf)  # It would be deleted.
+
+
 def test_demonstrations_take_no_part():
     config = dataclasses.replace(
         PRESETS["default"], reward=RewardConfig(hidden=(8,)), batch_size=16

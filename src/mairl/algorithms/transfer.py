@@ -15,6 +15,8 @@ from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mairl.algorithms import mairl
@@ -100,9 +102,10 @@ class Transfer:
         state = mairl.initialize(
             config, spec, random, random, expert_ended, normalizer=self._normalizer, key=key
         )
-        params = state.params._replace(reward=self._reward)
-        if self._warm is None:
-            return state._replace(params=params)
-        dynamics, policy, delta_scale = self._warm
-        params = params._replace(dynamics=dynamics, policy=policy)
-        return state._replace(params=params, delta_scale=delta_scale)
+        state = state._replace(params=state.params._replace(reward=self._reward))
+        if self._warm is not None:
+            dynamics, policy, delta_scale = self._warm
+            params = state.params._replace(dynamics=dynamics, policy=policy)
+            state = state._replace(params=params, delta_scale=delta_scale)
+        # An update takes its buffers away; the source's policy is still to be measured.
+        return jax.tree.map(jnp.copy, state)
