@@ -40,10 +40,10 @@ PRESETS = {
         value=ValueConfig(learning_rate=1e-3),
     )
 }
-"""There is nothing to clone. Nor do demonstrations show where to go: a third of the usual budget is
-random, each action held for a while, so that it gets somewhere. The reward is in units of the
-temperature it was learned at, which is where the policy's begins; as it does not move, policy and
-critics may learn faster than in an adversarial game."""
+"""There is nothing to clone. Nor do demonstrations show where to go: many first steps are random,
+each action held for a while, so that it gets somewhere. The reward is in units of the temperature
+it was learned at, which is where the policy's begins; as it does not move, policy and critics may
+learn faster than in an adversarial game."""
 
 
 class WarmStart(NamedTuple):
