@@ -193,6 +193,13 @@ def test_paths_are_relative_to_the_suite(tmp_path):
     assert first.definition["demos"] == "own.npz"
     assert first.command(suite, tmp_path)[1] == str(tmp_path / "fake.py")
     assert last.definition["demos"] is None
+    # Nor do raw numbers name a folder of the machine that made them.
+    results.note_definition(first, tmp_path)
+    first.path(tmp_path).mkdir()
+    run = dict.fromkeys(results.NEEDED, 1.0) | {"evaluations": []}
+    run["demos"] = {"source": str(tmp_path / "own.npz"), "episodes": 1}
+    (first.path(tmp_path) / "result.json").write_text(json.dumps(run))
+    assert results.record(first, tmp_path)["demos"] == {"source": "own.npz", "episodes": 1}
 
 
 @pytest.mark.parametrize(

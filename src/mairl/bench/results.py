@@ -91,6 +91,10 @@ def record(cell: Cell, out: Path) -> Record:
             f"{path.parent} to run it again"
         ) from error
     kept = {name: result.get(name) for name in KEPT}
+    demos = kept["demos"]
+    if isinstance(demos, dict) and str(demos.get("source")).endswith(".npz"):
+        # The folder differs from machine to machine.
+        kept["demos"] = {**demos, "source": Path(demos["source"]).name}
     return {
         **{"task": task, "algorithm": algorithm, "seed": seed},
         "definition": _definition(cell, out),
