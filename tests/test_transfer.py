@@ -276,6 +276,13 @@ def test_an_update_leaves_the_source_to_be_measured():
         np.asarray(leaf)  # It would be deleted.
 
 
+def test_what_is_left_open_is_settled(source, tmp_path):
+    out = tmp_path / "open"
+    assert transfer(source, out, "--gamma", "None", "--policy.horizon", "None") == 0
+    settings = json.loads((out / "config.json").read_text())["config"]["algo"]
+    assert (settings["gamma"], settings["policy"]["horizon"]) == (0.97, 0)
+
+
 def test_demonstrations_take_no_part():
     config = dataclasses.replace(
         PRESETS["default"], reward=RewardConfig(hidden=(8,)), batch_size=16

@@ -123,7 +123,7 @@ def check(config: TrainConfig) -> Job:
     expert = demonstrations.subsample(demos, config.episodes, config.every, config.seed)
     algo: Any = config.algo
     if isinstance(algo, MAIRLConfig):
-        algo = algo.settled(spec, 2 * sum(expert.terminated) > expert.episodes)
+        algo = algo.settled(spec, expert.ends)
     settings = dataclasses.replace(config, algo=algo)
     learner = Learner(find(config.algorithm), algo, spec, expert, config.steps, config.seed)
     document = rundir.describe(settings, {"source": demos.source, "sha256": demos.sha256})

@@ -124,7 +124,7 @@ def check(config: TransferConfig) -> Job:
         algo = _with_sizes(algo, _source_settings(origin, config.run))
         model = read_parts(directory.dynamics, "dynamics", "delta_scale", "normalizer").parts
         warm = WarmStart(model["dynamics"], parts["policy"], model["delta_scale"])
-    settings: Any = dataclasses.replace(config, algo=algo)
+    settings: Any = dataclasses.replace(config, algo=algo.settled(target, expert.ends))
     learner: Any
     if config.learner == "sb3":
         learner = independent.Independent(directory.path, target, config.steps, config.seed)

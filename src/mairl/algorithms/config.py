@@ -135,8 +135,8 @@ class MAIRLConfig:
         """With numbers for what is None; ``expert_ends`` if most demonstrations end by themselves.
 
         Over the 100 steps of 0.99 critics promise what can never be earned, and policies follow
-        the error; but an end the expert makes for must be seen from far away. The gradient through
-        a sampled choice is too noisy to be carried through the model (docs/method.md).
+        the error; but an end the expert makes for must be seen from far away. Discrete actions are
+        left to the critics, which sum over all choices exactly (docs/method.md).
         """
         gamma = (0.99 if expert_ends else 0.97) if self.gamma is None else self.gamma
         horizon = self.policy.horizon
