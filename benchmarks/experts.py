@@ -103,12 +103,15 @@ def record(
     path: Path,
     seed: int = 0,
     reset_seeds: Sequence[int] | None = None,
+    length: int | None = None,
 ) -> None:
     """Write the first ``episodes`` of MEASURED episodes, in their order, with no choosing.
 
-    ``reset_seeds`` are those of the episodes; by default they follow from ``seed``.
+    ``reset_seeds`` are those of the episodes; by default they follow from ``seed``. They are cut
+    off after ``length`` steps (None: the task's own limit).
     """
-    env, shown = gym.make(task, **SEEN.get(task, {})), mairl.envs.make_spec(task).obs_size
+    env = gym.make(task, max_episode_steps=length, **SEEN.get(task, {}))
+    shown = mairl.envs.make_spec(task).obs_size
     rows: dict[str, list[Any]] = {
         name: [] for name in ("observations", "actions", "rewards", "terminations", "truncations")
     }

@@ -154,7 +154,7 @@ def _until_updated(learner: Any) -> None:
             learner.collect()
 
 
-def _iteration(config: Any, learner: Any, names: tuple[str, ...]) -> tuple[Callable, tuple]:
+def iteration(config: Any, learner: Any, names: tuple[str, ...]) -> tuple[Callable, tuple]:
     """One iteration of some parts: a function of its arguments, ``(carry, key) -> (carry, sum)``.
 
     Reaches into the algorithm on purpose: nobody else needs its parts one by one.
@@ -184,7 +184,7 @@ def _time_of(config: Any, learner: Any, names: tuple[str, ...], seconds: float) 
     """Seconds of an iteration of only these parts, many in one program as in a run."""
     import jax
 
-    run, (data, carry) = _iteration(config, learner, names)
+    run, (data, carry) = iteration(config, learner, names)
     count = 50
 
     @jax.jit
@@ -197,7 +197,7 @@ def _time_of(config: Any, learner: Any, names: tuple[str, ...], seconds: float) 
 def _flops(config: Any, learner: Any, compiled: bool) -> dict[str, Any]:
     import jax
 
-    run, (data, carry) = _iteration(config, learner, PARTS)
+    run, (data, carry) = iteration(config, learner, PARTS)
     arguments = data, carry, jax.random.key(0)
     found: dict[str, Any] = {
         "flops_per_iteration": matmul_flops(jax.make_jaxpr(run)(*arguments).jaxpr)
@@ -295,7 +295,7 @@ def _until_first_update(options: argparse.Namespace, folder: Path) -> float:
     return _child("first_update", options, folder)["at"] - start
 
 
-def _processor() -> str:
+def processor() -> str:
     lines = Path("/proc/cpuinfo")
     if lines.exists():
         for line in lines.read_text().splitlines():
@@ -357,7 +357,7 @@ def main() -> None:
         result: dict[str, Any] = {
             "preset": options.preset,
             "cpus": os.cpu_count(),
-            "processor": _processor(),
+            "processor": processor(),
             "versions": versions(),
             "first_update_seconds": first,
             "all_cores": _child("all_cores", options, folder),

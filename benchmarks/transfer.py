@@ -64,7 +64,9 @@ GRID = shlex.split(
 )
 """g and h are tables (no hidden layer), and the discount is the expert's."""
 
-MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS, GRID_EPISODES = 10_000, 12_000, 20_000, 10_000
+MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS = 10_000, 12_000, 20_000
+GRID_EPISODES, GRID_LENGTH = 50_000, 10
+"""Short episodes: five sixths of 50 steps would be spent at the goal."""
 
 
 def run(out: Path, *words: str, program: tuple[str, ...] = ("-m", "mairl.cli")) -> None:
@@ -117,7 +119,7 @@ def grid(seeds: list[int], out: Path) -> None:
     for seed in seeds:
         demos = out / f"grid-demos-s{seed}.npz"
         if not demos.exists():
-            record(GRIDWORLD, grid_expert(seed), GRID_EPISODES, demos, seed)
+            record(GRIDWORLD, grid_expert(seed), GRID_EPISODES, demos, seed, length=GRID_LENGTH)
         words = ["train", GRIDWORLD, "--demos", str(demos), "--seed", str(seed)]
         run(out / f"grid-maxent-s{seed}", *words, "--algo", "maxent", "--gamma", "0.95")
         # The option without numbers comes last: it takes all that follow.

@@ -1,0 +1,90 @@
+"""Learned rewards beside the true ones, over runs: makes results/fidelity.json.
+
+    python benchmarks/fidelity.py RUN [RUN ...] [--out benchmarks/results/fidelity.json]
+
+Asks ``mairl evaluate RUN --reward`` where a run has no ``reward_scores.json`` yet (half a minute
+each), gathers the scores and prints a table: a row for each task, means over its runs. Rows that
+the file holds of other runs are kept.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SETTINGS = ("env_id", "algorithm", "preset", "episodes", "every", "seed")
+KINDS = ("expert", "agent", "random", "all")
+RESULTS = Path(__file__).parent / "results" / "fidelity.json"
+
+
+def scores(run: Path) -> dict[str, Any]:
+    """A row: which run it was, and how its reward compares with the true one."""
+    path = run / "reward_scores.json"
+    if not path.exists():
+        subprocess.run(
+            [sys.executable, "-m", "mairl", "evaluate", str(run), "--reward"], check=True
+        )
+    found = json.loads(path.read_text())
+    config = json.loads((run / "config.json").read_text())["config"]
+    result = json.loads((run / "result.json").read_text())
+    row: dict[str, Any] = {name: config[name] for name in SETTINGS}
+    row |= {"env_steps": result["env_steps"], "normalized_return": result["normalized_return"]}
+    return row | {"scores": found}
+
+
+def name(row: dict[str, Any]) -> str:
+    """The task, and what was demonstrated of it."""
+    every = f", every {row['every']}th" if row["every"] > 1 else ""
+    return f"{row['env_id']}, {row['episodes']} episode{'s' * (row['episodes'] != 1)}{every}"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: Pearson of g on each kind of steps, distances; and means over tasks."""
+    head = "| task | seeds | return | g: expert | policy | random | all | EPIC | DARD |"
+    lines, means = [head, "| --- " * 9 + "|"], []
+    for task in dict.fromkeys(map(name, rows)):
+        mine = [row for row in rows if name(row) == task]
+        numbers = [
+            _mean(row["scores"][kind] and row["scores"][kind]["pearson_g"] for row in mine)
+            for kind in KINDS
+        ]
+        numbers += [_mean(row["scores"][f"{kind}_g"] for row in mine) for kind in ("epic", "dard")]
+        means.append(numbers)
+        back = _mean(row["normalized_return"] for row in mine)
+        lines.append(_line([task, str(len(mine)), _text(back), *map(_text, numbers)]))
+    columns = [_mean(column) for column in zip(*means, strict=True)]
+    lines.append(_line(["mean of the tasks", "", "", *map(_text, columns)]))
+    return "\n".join(lines)
+
+
+def _mean(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    rows = json.loads(options.out.read_text()) if options.out.exists() else []
+    kept = {(name(row), row["seed"]): row for row in [*rows, *map(scores, options.runs)]}
+    rows = [kept[key] for key in sorted(kept)]
+    options.out.write_text(json.dumps(rows, indent=1) + "\n")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
