@@ -32,7 +32,10 @@ from mairl.normalizer import Normalizer
 from mairl.types import Transition
 
 SETTINGS: MAIRLConfig = dataclasses.replace(
-    PRESETS["default"], dynamics=DynamicsConfig(width=64, members=2)
+    PRESETS["default"],
+    gamma=0.99,
+    dynamics=DynamicsConfig(width=64, members=2),
+    policy=dataclasses.replace(PRESETS["default"].policy, horizon=0),
 )
 """``mairl transfer``'s in ``benchmarks/transfer.py``."""
 

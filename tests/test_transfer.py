@@ -30,6 +30,7 @@ SMALL = shlex.split(
 )
 TASK = "mairl/GridWorld-v0"
 BOX = EnvSpec("Box-v0", 3, 2, False, (-1.0, -1.0), (1.0, 1.0))
+SETTLED = PRESETS["default"].settled(BOX, False)
 
 
 @pytest.fixture(autouse=True)
@@ -255,7 +256,7 @@ def same(one, other) -> bool:
 
 @pytest.mark.parametrize("warm", [False, True])
 def test_what_is_carried_over(warm):
-    config = dataclasses.replace(PRESETS["default"], reward=RewardConfig(hidden=(8,)))
+    config = dataclasses.replace(SETTLED, reward=RewardConfig(hidden=(8,)))
     before, _, after = initialized(config, warm)
     assert same(before.params.reward, after.params.reward)
     np.testing.assert_array_equal(after.normalizer.mean, [1.0, 2.0, 3.0])
@@ -268,7 +269,7 @@ def test_what_is_carried_over(warm):
 
 def test_an_update_leaves_the_source_to_be_measured():
     """It takes the buffers of the state that it is given."""
-    config = dataclasses.replace(PRESETS["default"], reward=RewardConfig(hidden=(8,)))
+    config = dataclasses.replace(SETTLED, reward=RewardConfig(hidden=(8,)))
     before, _, after = initialized(config, True)
     update = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
     update(after)
@@ -276,17 +277,20 @@ def test_an_update_leaves_the_source_to_be_measured():
         np.asarray(leaf)  # It would be deleted.
 
 
-def test_what_is_left_open_is_settled(source, tmp_path):
-    out = tmp_path / "open"
-    assert transfer(source, out, "--gamma", "None", "--policy.horizon", "None") == 0
-    settings = json.loads((out / "config.json").read_text())["config"]["algo"]
-    assert (settings["gamma"], settings["policy"]["horizon"]) == (0.97, 0)
+def test_discount_and_horizon_are_the_runs(source, tmp_path):
+    def settings(run: Path) -> tuple[float, int]:
+        algo = json.loads((run / "config.json").read_text())["config"]["algo"]
+        return algo["gamma"], algo["policy"]["horizon"]
+
+    assert transfer(source, tmp_path / "open") == 0
+    assert settings(tmp_path / "open") == settings(source)
+    said = ["--gamma", "0.5", "--policy.horizon", "1"]
+    assert transfer(source, tmp_path / "said", *said) == 0
+    assert settings(tmp_path / "said") == (0.5, 1)
 
 
 def test_demonstrations_take_no_part():
-    config = dataclasses.replace(
-        PRESETS["default"], reward=RewardConfig(hidden=(8,)), batch_size=16
-    )
+    config = dataclasses.replace(SETTLED, reward=RewardConfig(hidden=(8,)), batch_size=16)
     _, method, state = initialized(config, False)
     memory = replay.init(32, 1, 3, 2)
     # Of another size: a step that read them would fail.

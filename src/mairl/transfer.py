@@ -61,8 +61,9 @@ class TransferConfig:
     eval_episodes: int = 5
     """Episodes of an evaluation; the final one has 20."""
     algo: Annotated[MAIRLConfig, tyro.conf.arg(name="")] = DEFAULT
-    """The algorithm's settings. What the reward is and how it is bounded is the run's; so are,
-    with --warm-start, the sizes of policy and model."""
+    """The algorithm's settings. What the reward is and how it is bounded is the run's; so are the
+    discount and the policy's horizon where they are None, and, with --warm-start, the sizes of
+    policy and model."""
 
     verb: ClassVar[str] = "transfer"
     algorithm: ClassVar[str] = "transfer"
@@ -118,19 +119,20 @@ def check(config: TransferConfig) -> Job:
     target = envs.make_spec(config.env_id)
     _check_spaces(spec, target, config.run)
     demos, expert = _demonstrations(origin, spec)
-    algo = dataclasses.replace(config.algo, reward=_reward_settings(reward, config))
+    algo: Any = dataclasses.replace(config.algo, reward=_reward_settings(reward, config))
+    algo = _as_learned(algo, reward.form.gamma, origin)
     warm = None
     if config.warm_start:
         algo = _with_sizes(algo, _source_settings(origin, config.run))
         model = read_parts(directory.dynamics, "dynamics", "delta_scale", "normalizer").parts
         warm = WarmStart(model["dynamics"], parts["policy"], model["delta_scale"])
-    settings: Any = dataclasses.replace(config, algo=algo.settled(target, expert.ends))
+    settings: Any = dataclasses.replace(config, algo=algo)
     learner: Any
     if config.learner == "sb3":
         learner = independent.Independent(directory.path, target, config.steps, config.seed)
     else:
         method: Any = Transfer(module, reward.normalizer, warm)
-        learner = Learner(method, settings.algo, target, expert, config.steps, config.seed)
+        learner = Learner(method, algo, target, expert, config.steps, config.seed)
     description = {
         "run": config.run,
         "env_id": spec.env_id,
@@ -224,6 +226,15 @@ def _reward_settings(reward: LearnedReward, config: TransferConfig) -> RewardCon
         bound=form.bound,
         softplus=form.softplus,
     )
+
+
+def _as_learned(algo: MAIRLConfig, gamma: float, origin: dict[str, Any]) -> MAIRLConfig:
+    """With the source's discount and horizon for what is None; no steps where it had no model."""
+    horizon = algo.policy.horizon
+    if horizon is None:
+        horizon = origin["algo"].get("policy", {}).get("horizon") or 0
+    policy = dataclasses.replace(algo.policy, horizon=horizon)
+    return dataclasses.replace(algo, gamma=algo.gamma or gamma, policy=policy)
 
 
 def _source_settings(origin: dict[str, Any], run: str) -> MAIRLConfig:

@@ -30,13 +30,10 @@ from mairl.types import EnvSpec, Metrics, Transition
 
 PRESETS = {
     "default": MAIRLConfig(
-        gamma=0.99,
         warmup_steps=4000,
         warmup_hold=10,
         patience=0,
-        policy=PolicyConfig(
-            horizon=0, learning_rate=3e-4, temperature=1.0, target_entropy=-1.0, cloning=0.0
-        ),
+        policy=PolicyConfig(learning_rate=3e-4, temperature=1.0, target_entropy=-1.0, cloning=0.0),
         value=ValueConfig(learning_rate=1e-3),
     )
 }
