@@ -5,15 +5,18 @@
 
 ``sb3`` is the learner of ``mairl transfer --learner sb3``, at the same settings, and needs
 Stable-Baselines3. ``mairl`` is the learner of ``mairl transfer``, with the scales of RUN's
-observations and RUN's g replaced by the maze's true reward, at SAC's temperature and entropy,
-since a true reward is not in units of any temperature. No learner of the library is given a true
-reward by the library itself: this file does it, for the point mazes alone.
+observations and RUN's g replaced by the true reward: the maze's, or a running robot's, as a
+function of a transition (but for the small costs of contact, and with the velocity that has been
+reached for the mean one of a step). No learner of the library is given a true reward by the
+library itself: this file does it, for these tasks alone.
 """
 
 import argparse
 import dataclasses
 import json
+import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +26,18 @@ import jax.numpy as jnp
 
 import mairl
 from mairl import demos, envs, independent
-from mairl.algorithms.config import DynamicsConfig, MAIRLConfig
-from mairl.algorithms.transfer import PRESETS, Transfer
+from mairl.algorithms import mairl as algorithm
+from mairl.algorithms.config import DynamicsConfig
+from mairl.algorithms.transfer import PRESETS, Transfer, TransferStep
 from mairl.envs import pointmaze
 from mairl.evaluate import FINAL_EPISODES, Act
 from mairl.learner import Learner
 from mairl.normalizer import Normalizer
 from mairl.types import Transition
 
-SETTINGS: MAIRLConfig = dataclasses.replace(
-    PRESETS["default"],
-    gamma=0.99,
-    dynamics=DynamicsConfig(width=64, members=2),
-    policy=dataclasses.replace(PRESETS["default"].policy, horizon=0),
-)
+SETTINGS = PRESETS["default"]
+EVALUATIONS = 20
+MAZE = DynamicsConfig(width=64, members=2)
 """``mairl transfer``'s in ``benchmarks/transfer.py``."""
 
 
@@ -53,21 +54,82 @@ class MazeReward(eqx.Module):
         return -jnp.sqrt(jnp.sum(away**2, -1) + 1e-12) - 0.001 * effort
 
 
-def own(env_id: str, run: Path, steps: int, seed: int) -> Act:
-    """The policy of ``mairl transfer``'s learner."""
+class RunningReward(eqx.Module):
+    """That of Gymnasium's running robots, version 5."""
+
+    normalizer: Normalizer
+    velocity: int = eqx.field(static=True)
+    """Where in the observation the forward velocity is."""
+    alive: float = eqx.field(static=True)
+    effort: float = eqx.field(static=True)
+    potential: None = None
+
+    def f(self, transition: Transition, *, key: Any = None):
+        """alive + forward velocity after the step - effort |a|^2."""
+        forward = self.normalizer.denormalize(transition.next_obs)[..., self.velocity]
+        return self.alive + forward - self.effort * jnp.sum(transition.action**2, -1)
+
+
+RUNNING = {
+    "Hopper": (5, 1.0, 1e-3),
+    "Walker2d": (8, 1.0, 1e-3),
+    "HalfCheetah": (8, 0.0, 0.1),
+    "Ant": (13, 1.0, 0.5),
+}
+"""Index of the forward velocity, reward of living, price of effort."""
+
+
+class TrueStep(TransferStep):
+    """The reward as it is, and nothing for the time after an end."""
+
+    def __init__(self, *arguments: Any):
+        """As MAIRL's."""
+        super().__init__(*arguments)
+        self.bounded: Any = lambda reward, transition: reward.f(transition)
+
+    def end_value(self, reward: Any, transition: Transition):
+        """Nothing."""
+        return jnp.zeros(transition.terminated.shape)
+
+
+class TrueTransfer(Transfer):
+    """A transfer of the true reward."""
+
+    update = staticmethod(partial(algorithm.update, steps=TrueStep))
+
+
+def own(env_id: str, run: Path, steps: int, gamma: float, horizon: int, seed: int):
+    """The policy of ``mairl transfer``'s learner, and its returns on the way."""
     spec = envs.make_spec(env_id)
-    expert = demos.subsample(demos.find_demonstrations(None, spec), None, 1, seed)
-    scales = mairl.load(run).learned_reward.normalizer
-    reward: Any = MazeReward(jax.tree.map(jnp.copy, scales))  # the update takes each buffer once
-    method: Any = Transfer(reward, scales)
-    settings: Any = SETTINGS
+    source = mairl.load(run)
+    expert = demos.subsample(demos.find_demonstrations(None, source.spec), None, 1, seed)
+    scales = source.learned_reward.normalizer
+    mine = jax.tree.map(jnp.copy, scales)  # the update takes each buffer once
+    robot = re.split(r"[-/]", env_id.removeprefix("mairl/"))[0]
+    maze = robot.startswith("PointMaze")
+    reward: Any = MazeReward(mine) if maze else RunningReward(mine, *RUNNING[robot])
+    settings: Any = dataclasses.replace(
+        SETTINGS,
+        gamma=gamma,
+        dynamics=MAZE if maze else SETTINGS.dynamics,
+        policy=dataclasses.replace(SETTINGS.policy, horizon=horizon),
+    )
+    method: Any = TrueTransfer(reward, scales)
     learner = Learner(method, settings, spec, expert, steps, seed)
+    evaluations: list[tuple[int, float]] = []
+    done = 0
     with envs.Collector(env_id, spec, seed, settings.num_envs) as collector:
         learner.begin(collector)
         while not learner.done:
             learner.update()
             learner.collect()
-    return learner.exploit()
+            due = learner.env_steps * EVALUATIONS // steps
+            if due > done:
+                done = due
+                found = envs.evaluate_episodes(learner.exploit(), env_id, spec, 5, seed)
+                evaluations.append((learner.env_steps, float(found.returns.mean())))
+                print(*evaluations[-1], flush=True)
+    return learner.exploit(), evaluations
 
 
 def independent_learner(env_id: str, steps: int, seed: int) -> Act:
@@ -88,6 +150,10 @@ def main() -> None:
     parser.add_argument("env_id")
     parser.add_argument("--learner", choices=["mairl", "sb3"], required=True)
     parser.add_argument("--run", type=Path, help="of --learner mairl: whose scales")
+    parser.add_argument("--gamma", type=float, default=0.99, help="of --learner mairl: discount")
+    parser.add_argument(
+        "--horizon", type=int, default=0, help="of --learner mairl: --policy.horizon"
+    )
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
@@ -97,9 +163,10 @@ def main() -> None:
         (options.env_id, options.steps, options.seed),
     )
     if options.learner == "mairl":
-        policy = own(env_id, options.run, steps, seed)
+        horizon = options.horizon
+        policy, evaluations = own(env_id, options.run, steps, options.gamma, horizon, seed)
     else:
-        policy = independent_learner(env_id, steps, seed)
+        policy, evaluations = independent_learner(env_id, steps, seed), []
     wall, spec = time.perf_counter() - start, envs.make_spec(env_id)
     # On the very episodes of the transfers' final evaluations.
     found = envs.evaluate_episodes(policy, env_id, spec, FINAL_EPISODES, seed, stream="final")
@@ -109,6 +176,7 @@ def main() -> None:
         "env_steps": steps,
         "return_mean": float(found.returns.mean()),
         "wall_seconds": round(wall, 2),
+        "evaluations": evaluations,
     }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
