@@ -229,10 +229,15 @@ def _reward_settings(reward: LearnedReward, config: TransferConfig) -> RewardCon
 
 
 def _as_learned(algo: MAIRLConfig, gamma: float, origin: dict[str, Any]) -> MAIRLConfig:
-    """With the source's discount and horizon for what is None; no steps where it had no model."""
+    """With the source's discount and horizon for what is None.
+
+    No steps through the model where the source had none, or no critics at their end.
+    """
     horizon = algo.policy.horizon
     if horizon is None:
-        horizon = origin["algo"].get("policy", {}).get("horizon") or 0
+        source = origin["algo"]
+        critics = source.get("value", {}).get("steps", 0)
+        horizon = source.get("policy", {}).get("horizon", 0) if critics else 0
     policy = dataclasses.replace(algo.policy, horizon=horizon)
     return dataclasses.replace(algo, gamma=algo.gamma or gamma, policy=policy)
 
