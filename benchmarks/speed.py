@@ -16,7 +16,6 @@ import json
 import math
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -49,6 +48,7 @@ def measure(preset: str, seconds: float, folder: Path, parts: bool = True) -> di
     import numpy as np
 
     from mairl.envs import sample_random
+    from mairl.rundir import peak_memory_bytes
 
     spent = {"update": 0.0, "collect": 0.0}
     config, learner, collector = _begin(preset, folder)
@@ -78,7 +78,7 @@ def measure(preset: str, seconds: float, folder: Path, parts: bool = True) -> di
         found["env_steps_per_second_alone"] = stepped / (time.perf_counter() - start)
 
     found["matmul_gflops"] = {str(n): matmul_rate(n, seconds / 8) / 1e9 for n in SIZES}
-    found["peak_memory_mb"] = _peak_memory() / 2**20  # Before the extra programs below.
+    found["peak_memory_mb"] = (peak_memory_bytes() or 0) / 2**20  # Before the extra programs below.
     found |= _flops(config, learner, parts)
     rate = found["flops_per_iteration"] * found["updates_per_second"] / 1e9
     best = max(found["matmul_gflops"].values())
@@ -241,11 +241,6 @@ def _seconds(call: Callable[[], Any], least: float) -> float:
         jax.block_until_ready(call())
         times.append(time.perf_counter() - start)
     return statistics.median(times)
-
-
-def _peak_memory() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak) * (1 if sys.platform == "darwin" else 1024)
 
 
 def limit(found: dict[str, Any]) -> str:

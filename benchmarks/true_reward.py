@@ -107,6 +107,8 @@ def own(env_id: str, run: Path, steps: int, gamma: float, horizon: int, seed: in
     mine = jax.tree.map(jnp.copy, scales)  # the update takes each buffer once
     robot = re.split(r"[-/]", env_id.removeprefix("mairl/"))[0]
     maze = robot.startswith("PointMaze")
+    if not maze and robot not in RUNNING:
+        raise SystemExit(f"the true reward of {env_id} is not known here; known: {list(RUNNING)}")
     reward: Any = MazeReward(mine) if maze else RunningReward(mine, *RUNNING[robot])
     settings: Any = dataclasses.replace(
         SETTINGS,

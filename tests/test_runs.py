@@ -125,6 +125,17 @@ def test_result(finished):
     assert found["config"]["algo"]["policy"]["hidden"] == [8]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system keeps the starter's")
+def test_peak_memory_is_not_that_of_who_started_the_process():
+    ask = "from mairl.rundir import peak_memory_bytes as p; print(p())"
+    code = (
+        "import subprocess, sys; held = b'1' * 1_000_000_000; "
+        f"sys.exit(subprocess.run([sys.executable, '-c', {ask!r}]).returncode)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    assert 1e6 < int(told) < 1e9
+
+
 def test_files(finished):
     names = {path.name for path in finished.iterdir()}
     assert names == {
