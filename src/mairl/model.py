@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mairl import checkpoint
 from mairl.algorithms import Algorithm, Settings, find
 from mairl.artifact import load_artifact
 from mairl.compilation import use_compilation_cache
@@ -174,6 +175,15 @@ def read_parts(path: Path, *names: str) -> Parts:
             f"mairl {meta['versions'].get('mairl')}, or copy both files again"
         ) from error
     return Parts(parts, spec, seed, hasattr(state.params, "reward"))
+
+
+def read_state(checkpoints: Path, algorithm: Algorithm, config: Settings, spec: EnvSpec) -> Any:
+    """All that a run had learned at its newest checkpoint, and the checkpoint's meta.
+
+    Raises:
+        MairlError: as ``checkpoint.load_latest``.
+    """
+    return checkpoint.load_part(checkpoints, "state", _structure(algorithm, config, spec))
 
 
 def _structure(algorithm: Algorithm, config: Settings, spec: EnvSpec) -> Any:

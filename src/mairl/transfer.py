@@ -27,7 +27,7 @@ from mairl.demos.data import shipped
 from mairl.job import Job, Source, check_counts, check_settings, claim
 from mairl.learned_reward import LearnedReward
 from mairl.learner import Learner
-from mairl.model import from_dict, read_parts
+from mairl.model import from_dict, read_parts, read_state
 from mairl.rundir import RunDirectory
 from mairl.training import Run, run
 from mairl.types import EnvSpec, MairlError
@@ -123,9 +123,12 @@ def check(config: TransferConfig) -> Job:
     algo = _as_learned(algo, reward.form.gamma, origin)
     warm = None
     if config.warm_start:
-        algo = _with_sizes(algo, _source_settings(origin, config.run))
-        model = read_parts(directory.dynamics, "dynamics", "delta_scale", "normalizer").parts
-        warm = WarmStart(model["dynamics"], parts["policy"], model["delta_scale"])
+        source = _source_settings(origin, config.run)
+        algo = _with_sizes(algo, source)
+        method = find(origin.get("algorithm", "mairl"))
+        learned, _ = read_state(directory.checkpoints, method, source, spec)
+        params = learned.params
+        warm = WarmStart(params.dynamics, learned.target_value, params.policy, learned.delta_scale)
     settings: Any = dataclasses.replace(config, algo=algo)
     learner: Any
     if config.learner == "sb3":
@@ -260,6 +263,9 @@ def _with_sizes(algo: MAIRLConfig, source: MAIRLConfig) -> MAIRLConfig:
     return dataclasses.replace(
         algo,
         dynamics=dataclasses.replace(algo.dynamics, **sizes),
+        value=dataclasses.replace(
+            algo.value, hidden=source.value.hidden, members=source.value.members
+        ),
         policy=dataclasses.replace(
             algo.policy, hidden=source.policy.hidden, dropout=source.policy.dropout
         ),

@@ -24,14 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from mairl import checkpoint, envs, rundir
+from mairl import envs, rundir
 from mairl import estimators as e
 from mairl.algorithms import find
 from mairl.algorithms import mairl as algorithm
 from mairl.compilation import use_compilation_cache
 from mairl.envs.restoring import Simulator, State
 from mairl.estimators import Problem, Sample, SeenReward
-from mairl.model import _structure, from_dict
+from mairl.model import from_dict, read_state
 from mairl.moments import compare, norm_of, relate
 from mairl.normalizer import Normalizer
 from mairl.policies import Policy
@@ -131,8 +131,7 @@ def load_snapshot(run: str | Path) -> Snapshot:
         raise MairlError(
             f"{directory.config} does not describe a run of this version ({error})"
         ) from error
-    like = _structure(found, config, spec)
-    state, meta = checkpoint.load_part(directory.checkpoints, "state", like)
+    state, meta = read_state(directory.checkpoints, found, config, spec)
     about = {
         **{k: settings[k] for k in ("env_id", "algorithm", "preset", "seed")},
         "env_steps": meta["learner"]["env_steps"],

@@ -27,6 +27,7 @@ from mairl.normalizer import Normalizer
 from mairl.policies import Policy
 from mairl.rewards import AIRLReward
 from mairl.types import EnvSpec, Metrics, Transition
+from mairl.value import ActionValue
 
 PRESETS = {
     "default": MAIRLConfig(
@@ -47,6 +48,7 @@ class WarmStart(NamedTuple):
     """What the source learned beside its reward; ``delta_scale`` is the model's unit."""
 
     dynamics: Ensemble
+    value: ActionValue
     policy: Policy
     delta_scale: Float[Array, " obs"]
 
@@ -101,8 +103,8 @@ class Transfer:
         )
         state = state._replace(params=state.params._replace(reward=self._reward))
         if self._warm is not None:
-            dynamics, policy, delta_scale = self._warm
-            params = state.params._replace(dynamics=dynamics, policy=policy)
-            state = state._replace(params=params, delta_scale=delta_scale)
+            dynamics, value, policy, delta_scale = self._warm
+            params = state.params._replace(dynamics=dynamics, value=value, policy=policy)
+            state = state._replace(params=params, target_value=value, delta_scale=delta_scale)
         # An update takes its buffers away; the source's policy is still to be measured.
         return jax.tree.map(jnp.copy, state)
