@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import importlib
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -44,7 +46,7 @@ def quick_cloning(monkeypatch):
 def source(tmp_path_factory) -> Path:
     """A run whose reward can be transferred."""
     out = tmp_path_factory.mktemp("source") / "run"
-    options = ["--reward.hidden", "8", "--reward.state-only", "--reward.shaping"]
+    options = shlex.split("--reward.hidden 8 --reward.state-only --reward.shaping --value.tau 0.01")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "FINAL_EPISODES", 2)
         small = functools.partial(bc.BCConfig, hidden=(8,), iterations=5, batch_size=8)
@@ -244,7 +246,7 @@ def initialized(config: MAIRLConfig, warm: bool):
     keys = jax.random.split(jax.random.key(0))
     scales = Normalizer(jnp.array([1.0, 2.0, 3.0]), jnp.array([4.0, 5.0, 6.0]))
     before = algorithm.initialize(config, BOX, rows(8), rows(8), 0.25, key=keys[0])
-    parts = before.params.dynamics, before.params.policy, before.delta_scale
+    parts = before.params, before.target_value, before.delta_scale
     method = Transfer(before.params.reward, scales, WarmStart(*parts) if warm else None)
     return before, method, method.initialize(config, BOX, rows(4), rows(8), 0.25, key=keys[1])
 
@@ -261,10 +263,11 @@ def test_what_is_carried_over(warm):
     assert same(before.params.reward, after.params.reward)
     np.testing.assert_array_equal(after.normalizer.mean, [1.0, 2.0, 3.0])
     assert float(after.expert_ended) == 0.25
-    assert same(before.params.policy, after.params.policy) is warm
-    assert same(before.params.dynamics, after.params.dynamics) is warm
+    for name in ("policy", "dynamics", "value", "log_temperature"):
+        one, other = (getattr(state.params, name) for state in (before, after))
+        assert same(one, other) is (warm or name == "log_temperature"), name
+    assert same(before.target_value, after.target_value) is warm
     assert same(before.delta_scale, after.delta_scale) is warm
-    assert not same(before.params.value, after.params.value)
 
 
 def test_an_update_leaves_the_source_to_be_measured():
@@ -287,6 +290,37 @@ def test_discount_and_horizon_are_the_runs(source, tmp_path):
     said = ["--gamma", "0.5", "--policy.horizon", "1"]
     assert transfer(source, tmp_path / "said", *said) == 0
     assert settings(tmp_path / "said") == (0.5, 1)
+
+
+def test_a_warm_start_goes_on_as_the_run_did(source, tmp_path, monkeypatch):
+    """By its settings, where nothing else is said, and its policy takes the first steps."""
+    module = importlib.import_module("mairl.transfer")  # mairl.transfer is the function
+    acting, counts = module._explorer, []
+
+    def counted(*given):
+        act = acting(*given)
+        return lambda obs, count: counts.append(count) or act(obs, count)
+
+    monkeypatch.setattr(module, "_explorer", counted)
+    out = tmp_path / "warm"
+    assert transfer(source, out, "--warm-start", "--policy.learning-rate", "2e-4") == 0
+    assert counts == list(range(100))
+    algo = json.loads((out / "config.json").read_text())["config"]["algo"]
+    assert algo["policy"]["learning_rate"] == 2e-4
+    assert algo["policy"]["temperature"] == 0.1
+    assert algo["policy"]["cloning"] == 0.0
+    assert algo["value"]["tau"] == 0.01
+    assert algo["patience"] == 0
+
+
+def test_a_warm_start_needs_critics(source, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(source, run)
+    settings = json.loads((run / "config.json").read_text())
+    settings["config"]["algo"]["value"]["steps"] = 0
+    (run / "config.json").write_text(json.dumps(settings))
+    said = refused(capsys, "transfer", run, TASK, "--warm-start", "--out", tmp_path / "out")
+    assert "learned none: leave it out" in said
 
 
 def test_demonstrations_take_no_part():

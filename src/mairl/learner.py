@@ -18,7 +18,7 @@ from mairl.envs import Collector, EpisodeEnd, sample_random
 from mairl.rewards import ended_share
 from mairl.types import EnvSpec, MairlError, Transition
 
-STREAMS = ("initialize", "update", "explore", "clone")
+STREAMS = ("initialize", "update", "explore", "clone", "first")
 """What a key is for."""
 
 RECENT = 10
@@ -65,17 +65,19 @@ class Learner:
         expert: ExpertData,
         steps: int,
         seed: int,
+        first: Callable[[np.ndarray, int], np.ndarray] | None = None,
     ):
         """Call :meth:`begin` or :meth:`resume` next.
 
         ``algorithm`` has the functions initialize, update, explore and exploit of
-        ``algorithms.mairl``.
+        ``algorithms.mairl``. ``first(obs, count)`` acts before anything is learned, None: at
+        random.
 
         Raises:
             MairlError: settings with which no networks can be built.
         """
         self._algorithm, self._config, self._spec = algorithm, config, spec
-        self._steps, self._seed = steps, seed
+        self._steps, self._seed, self._first = steps, seed, first
         self._ended = ended_share(expert.episode_lengths, expert.terminated, config.gamma)
         self._data = expert.transition
         self._update = jax.jit(
@@ -98,7 +100,7 @@ class Learner:
         return stream_key(self._seed, stream, count)
 
     def begin(self, collector: Collector) -> None:
-        """Random steps, then fresh networks scaled to them and to the demonstrations."""
+        """The first steps, then networks scaled to them and to the demonstrations."""
         self._attach(collector)
         self.replay = self._empty_replay()
 
@@ -111,7 +113,7 @@ class Learner:
         # scaled as if it did not matter.)
         parts, most = [], self._config.patience or max(1, self._warmup)
         for start in range(0, max(1, self._warmup), most):
-            parts.append(self._take(act, min(most, self._warmup - start)))
+            parts.append(self._take(self._first or act, min(most, self._warmup - start)))
             if self._config.patience:
                 self._leave(np.ones(self._config.num_envs, bool))
         random = jax.tree.map(lambda *xs: np.concatenate(xs).reshape(-1, *xs[0].shape[2:]), *parts)

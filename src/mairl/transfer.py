@@ -9,7 +9,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from rich.console import Console
 
 from mairl import demos as demonstrations
 from mairl import envs, independent, rundir
-from mairl.algorithms import find
+from mairl.algorithms import Settings, find
 from mairl.algorithms.config import MAIRLConfig, RewardConfig
 from mairl.algorithms.transfer import PRESETS, Transfer, WarmStart
 from mairl.compilation import use_compilation_cache
@@ -26,7 +26,7 @@ from mairl.demos import Demonstrations, ExpertData
 from mairl.demos.data import shipped
 from mairl.job import Job, Source, check_counts, check_settings, claim
 from mairl.learned_reward import LearnedReward
-from mairl.learner import Learner
+from mairl.learner import Learner, stream_key
 from mairl.model import from_dict, read_parts, read_state
 from mairl.rundir import RunDirectory
 from mairl.training import Run, run
@@ -47,7 +47,8 @@ class TransferConfig:
     """Who learns the new policy: this library, or Stable-Baselines3's SAC (DQN where actions are
     discrete) at settings of its own, for which `pip install 'mairl[sb3]'` is needed."""
     warm_start: bool = False
-    """Begin with the run's policy and model instead of fresh ones."""
+    """Go on with the run's policy, critics and model, and with its settings where they are left
+    at their defaults, instead of beginning afresh; the policy takes the first steps."""
     steps: int = 30_000
     """Environment steps to take, random ones at the start included."""
     seed: int = 0
@@ -62,8 +63,8 @@ class TransferConfig:
     """Episodes of an evaluation; the final one has 20."""
     algo: Annotated[MAIRLConfig, tyro.conf.arg(name="")] = DEFAULT
     """The algorithm's settings. What the reward is and how it is bounded is the run's; so are the
-    discount and the policy's horizon where they are None, and, with --warm-start, the sizes of
-    policy and model."""
+    discount and the policy's horizon where they are None, and, with --warm-start, all that is left
+    at its default."""
 
     verb: ClassVar[str] = "transfer"
     algorithm: ClassVar[str] = "transfer"
@@ -121,21 +122,22 @@ def check(config: TransferConfig) -> Job:
     demos, expert = _demonstrations(origin, spec)
     algo: Any = dataclasses.replace(config.algo, reward=_reward_settings(reward, config))
     algo = _as_learned(algo, reward.form.gamma, origin)
-    warm = None
+    warm = first = None
     if config.warm_start:
         source = _source_settings(origin, config.run)
-        algo = _with_sizes(algo, source)
-        method = find(origin.get("algorithm", "mairl"))
-        learned, _ = read_state(directory.checkpoints, method, source, spec)
-        params = learned.params
-        warm = WarmStart(params.dynamics, learned.target_value, params.policy, learned.delta_scale)
+        algo = _warm_settings(algo, source)
+        by = find(origin.get("algorithm", "mairl"))
+        learned, _ = read_state(directory.checkpoints, by, cast(Settings, source), spec)
+        warm = WarmStart(learned.params, learned.target_value, learned.delta_scale)
+        # Random steps would have all of it learn about falling first.
+        first = _explorer(parts, config.seed)
     settings: Any = dataclasses.replace(config, algo=algo)
     learner: Any
     if config.learner == "sb3":
         learner = independent.Independent(directory.path, target, config.steps, config.seed)
     else:
         method: Any = Transfer(module, reward.normalizer, warm)
-        learner = Learner(method, algo, target, expert, config.steps, config.seed)
+        learner = Learner(method, algo, target, expert, config.steps, config.seed, first)
     description = {
         "run": config.run,
         "env_id": spec.env_id,
@@ -246,30 +248,38 @@ def _as_learned(algo: MAIRLConfig, gamma: float, origin: dict[str, Any]) -> MAIR
 
 
 def _source_settings(origin: dict[str, Any], run: str) -> MAIRLConfig:
-    """Those of a source that has learned a model."""
+    """Those of a source that has learned a model and critics."""
     name = origin.get("algorithm", "mairl")
     source = from_dict(type(find(name).PRESETS["default"]), origin["algo"])
-    if not isinstance(source, MAIRLConfig):
+    if not isinstance(source, MAIRLConfig) or not source.value.steps:
         raise MairlError(
-            f"--warm-start begins with the run's model, and {run} (--algo {name}) has none: leave "
-            "it out"
+            f"--warm-start goes on with the run's model and critics, and {run} (--algo {name}) has "
+            "learned none: leave it out"
         )
     return source
 
 
-def _with_sizes(algo: MAIRLConfig, source: MAIRLConfig) -> MAIRLConfig:
-    """The algorithm's settings, policy and model built as the source's are."""
-    sizes = {name: getattr(source.dynamics, name) for name in ("kind", "width", "depth", "members")}
+def _warm_settings(algo: MAIRLConfig, source: MAIRLConfig) -> MAIRLConfig:
+    """What is left at its default is as the source had it, so that learning goes on as it was.
+
+    But the reward, and what belongs to demonstrations.
+    """
+    merged = _merge(algo, DEFAULT, source)
     return dataclasses.replace(
-        algo,
-        dynamics=dataclasses.replace(algo.dynamics, **sizes),
-        value=dataclasses.replace(
-            algo.value, hidden=source.value.hidden, members=source.value.members
-        ),
-        policy=dataclasses.replace(
-            algo.policy, hidden=source.policy.hidden, dropout=source.policy.dropout
-        ),
+        merged,
+        patience=algo.patience,
+        reward=algo.reward,
+        policy=dataclasses.replace(merged.policy, cloning=0.0),
     )
+
+
+def _merge(chosen: Any, default: Any, source: Any) -> Any:
+    """Each (nested) setting as it was chosen, or where that is the default the source's."""
+    if not dataclasses.is_dataclass(chosen):
+        return source if chosen == default else chosen
+    names = [field.name for field in dataclasses.fields(chosen)]
+    merged = {n: _merge(*(getattr(x, n) for x in (chosen, default, source))) for n in names}
+    return dataclasses.replace(chosen, **merged)  # pyright: ignore[reportArgumentType]
 
 
 def _expert_return(target: EnvSpec) -> float | None:
@@ -282,6 +292,13 @@ def _expert_return(target: EnvSpec) -> float | None:
 def _policy(parts: dict[str, Any]) -> Any:
     mode = jax.jit(lambda obs: parts["policy"].mode(parts["normalizer"].normalize(obs)))
     return lambda obs, _: np.asarray(mode(obs))
+
+
+def _explorer(parts: dict[str, Any], seed: int) -> Any:
+    sample = jax.jit(
+        lambda obs, key: parts["policy"].sample(parts["normalizer"].normalize(obs), key)[0]
+    )
+    return lambda obs, count: np.asarray(sample(obs, stream_key(seed, "first", count)))
 
 
 def _warnings(state_only: bool, run: str) -> list[str]:

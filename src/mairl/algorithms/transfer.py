@@ -21,10 +21,8 @@ from jaxtyping import Array, Float, Key
 
 from mairl.algorithms import mairl
 from mairl.algorithms.config import MAIRLConfig, PolicyConfig, ValueConfig
-from mairl.algorithms.mairl import Learner, State
-from mairl.dynamics import Ensemble
+from mairl.algorithms.mairl import Learner, Parameters, State
 from mairl.normalizer import Normalizer
-from mairl.policies import Policy
 from mairl.rewards import AIRLReward
 from mairl.types import EnvSpec, Metrics, Transition
 from mairl.value import ActionValue
@@ -45,11 +43,14 @@ learn faster than in an adversarial game."""
 
 
 class WarmStart(NamedTuple):
-    """What the source learned beside its reward; ``delta_scale`` is the model's unit."""
+    """All that the source had learned; ``delta_scale`` is the model's unit.
 
-    dynamics: Ensemble
-    value: ActionValue
-    policy: Policy
+    Model and policy are not enough: critics that know nothing yet, and a price of entropy that
+    begins high, make the policy forget within a few hundred steps.
+    """
+
+    params: Parameters
+    target_value: ActionValue
     delta_scale: Float[Array, " obs"]
 
 
@@ -101,10 +102,8 @@ class Transfer:
         state = mairl.initialize(
             config, spec, random, random, expert_ended, normalizer=self._normalizer, key=key
         )
-        state = state._replace(params=state.params._replace(reward=self._reward))
         if self._warm is not None:
-            dynamics, value, policy, delta_scale = self._warm
-            params = state.params._replace(dynamics=dynamics, value=value, policy=policy)
-            state = state._replace(params=params, target_value=value, delta_scale=delta_scale)
+            state = state._replace(**self._warm._asdict())
+        state = state._replace(params=state.params._replace(reward=self._reward))
         # An update takes its buffers away; the source's policy is still to be measured.
         return jax.tree.map(jnp.copy, state)
