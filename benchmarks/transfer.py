@@ -2,6 +2,7 @@
 
     python benchmarks/transfer.py maze --seeds 5 --out runs/transfer
     python benchmarks/transfer.py grid --seeds 5 --out runs/transfer
+    python benchmarks/transfer.py robots --seeds 5 --out runs/transfer
     python benchmarks/transfer.py table --out runs/transfer
     python benchmarks/transfer.py picture RUN [TRANSFER_RUN] FILE.png
     python benchmarks/transfer.py grid-picture RUN FILE.png
@@ -10,7 +11,9 @@
 alone (with and without a warm start, and under Stable-Baselines3 where it is installed) and of
 states and actions, GAIL's and AIRL's under the same budget; beside learners of the true reward
 there (``true_reward.py``). ``grid`` records demonstrations of GridWorld's maximum-entropy expert
-and learns its reward from them, adversarially and by exact maximum-entropy IRL. Runs that are
+and learns its reward from them, adversarially and by exact maximum-entropy IRL. ``robots`` learns
+Hopper's reward of states alone and goes on with it under other physics (``--warm-start``); beside
+it the same learner on the true reward there, from nothing. Runs that are
 there already are kept, killed ones resumed. ``table`` writes
 ``benchmarks/results/transfer-*.json`` and prints them; ``picture`` draws a maze's g with episodes
 of the policies on it.
@@ -63,6 +66,10 @@ GRID = shlex.split(
     "--dynamics.learning-rate 3e-4 --reward.hidden"
 )
 """g and h are tables (no hidden layer), and the discount is the expert's."""
+
+ROBOT = "Hopper-v5"
+SHIFTS = ("gravity=0.7", "gravity=1.3", "mass=1.3", "mass=1.5", "gear=0.8", "friction=0.5")
+ROBOT_STEPS, SHIFT_STEPS = 20_000, 10_000
 
 MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS = 10_000, 12_000, 20_000
 GRID_EPISODES, GRID_LENGTH = 50_000, 10
@@ -127,6 +134,25 @@ def grid(seeds: list[int], out: Path) -> None:
         run(out / f"grid-mairl-s{seed}", *words, *FEW, *length, *GRID)
 
 
+def robots(seeds: list[int], out: Path) -> None:
+    """A robot's reward, and how its policy comes to terms with other physics by it."""
+    for seed in map(str, seeds):
+        source = out / f"robots-source-s{seed}"
+        begin = ["--episodes", "1", "--steps", str(ROBOT_STEPS), "--seed", seed]
+        run(source, "train", ROBOT, "--reward.state-only", *begin)
+        length = ["--steps", str(SHIFT_STEPS), "--seed", seed]
+        for shift in SHIFTS:
+            target = f"mairl/{ROBOT.partition('-')[0]}-v0?{shift}"
+            name = f"robots-{shift.replace('=', '-')}"
+            words = ["transfer", str(source), target, "--warm-start", *length]
+            run(out / f"{name}-warm-s{seed}", *words)
+            scales = ["--run", str(source), "--gamma", "0.97", "--horizon", "3"]
+            words = [target, "--learner", "mairl", *scales, *length]
+            run(
+                out / f"{name}-true-reward-s{seed}", *words, program=(str(HERE / "true_reward.py"),)
+            )
+
+
 def compare_grid(path: Path) -> dict[str, Any]:
     """Recovered against true reward: Pearson's r, and cells whose best action is a best one.
 
@@ -163,7 +189,7 @@ NAMES = ("return_mean", "source_return_mean", "bc_return_mean", "random_return",
 
 def table(out: Path) -> None:
     """Gather what is there, write it and print it."""
-    for task in ("grid", "maze"):
+    for task in ("grid", "maze", "robots"):
         rows = [read_row(path.parent) for path in sorted(out.glob(f"{task}-*/result.json"))]
         if not rows:
             continue
@@ -262,7 +288,9 @@ def grid_picture(run: Path, file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("verb", choices=["maze", "grid", "table", "picture", "grid-picture"])
+    parser.add_argument(
+        "verb", choices=["maze", "grid", "robots", "table", "picture", "grid-picture"]
+    )
     parser.add_argument("paths", nargs="*", type=Path, help="of picture: runs, then the file")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
@@ -276,7 +304,7 @@ def main() -> None:
     elif options.verb == "table":
         table(options.out)
     else:
-        {"maze": maze, "grid": grid}[options.verb](seeds, options.out)
+        {"maze": maze, "grid": grid, "robots": robots}[options.verb](seeds, options.out)
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ class _Training:
             self._progress.say("Going back to the last checkpoint")
             lines = self._resume(collector)
         else:
-            self._progress.say("Taking random steps, making networks")
+            self._progress.say("Taking the first steps, making networks")
             self._learner.begin(collector)
         self._writer = metrics.MetricsWriter(
             self._directory.metrics, self._directory.tensorboard, lines, self._learner.env_steps
