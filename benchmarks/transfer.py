@@ -1,4 +1,4 @@
-"""The transfer benchmark: point mazes, and the grid's reward beside the true one.
+"""The transfer benchmark: point mazes, robots, and the grid's reward beside the true one.
 
     python benchmarks/transfer.py maze --seeds 5 --out runs/transfer
     python benchmarks/transfer.py grid --seeds 5 --out runs/transfer
@@ -8,15 +8,13 @@
     python benchmarks/transfer.py grid-picture RUN FILE.png
 
 ``maze`` learns rewards in PointMazeLeft and transfers each to PointMazeRight: ours of states
-alone (with and without a warm start, and under Stable-Baselines3 where it is installed) and of
-states and actions, GAIL's and AIRL's under the same budget; beside learners of the true reward
-there (``true_reward.py``). ``grid`` records demonstrations of GridWorld's maximum-entropy expert
+alone (also under Stable-Baselines3 where it is installed) and of states and actions, GAIL's and
+AIRL's under the same budget; beside learners of the true reward there (``true_reward.py``). ``grid`` records demonstrations of GridWorld's maximum-entropy expert
 and learns its reward from them, adversarially and by exact maximum-entropy IRL. ``robots`` learns
 Hopper's reward of states alone and goes on with it under other physics (``--warm-start``); beside
-it the same learner on the true reward there, from nothing. Runs that are
-there already are kept, killed ones resumed. ``table`` writes
-``benchmarks/results/transfer-*.json`` and prints them; ``picture`` draws a maze's g with episodes
-of the policies on it.
+it the same learner on the true reward there, from nothing. Runs that are there already are kept,
+killed ones resumed. ``table`` writes ``benchmarks/results/transfer-*.json`` and prints them;
+``picture`` draws a maze's g with episodes of the policies on it.
 """
 
 import argparse
@@ -68,8 +66,8 @@ GRID = shlex.split(
 """g and h are tables (no hidden layer), and the discount is the expert's."""
 
 ROBOT = "Hopper-v5"
-SHIFTS = ("gravity=0.7", "gravity=1.3", "mass=1.3", "mass=1.5", "gear=0.8", "friction=0.5")
-ROBOT_STEPS, SHIFT_STEPS = 20_000, 10_000
+SHIFTS = ("gravity=0.7", "mass=1.3", "gear=0.8")
+ROBOT_STEPS, SHIFT_STEPS = 20_000, 15_000
 
 MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS = 10_000, 12_000, 20_000
 GRID_EPISODES, GRID_LENGTH = 50_000, 10
@@ -107,9 +105,8 @@ def maze(seeds: list[int], out: Path) -> None:
             begin = ["--steps", str(MAZE_STEPS), "--seed", seed]
             run(source, "train", LEFT, *options, "--reward.hidden", "64", "64", *FEW, *begin)
             kinds = {"fresh": SMALL}
-            if name == "state-only":
-                kinds |= {"warm": [*SMALL, "--warm-start"]}
-                kinds |= {"sb3": ["--learner", "sb3"]} if sb3 else {}
+            if name == "state-only" and sb3:
+                kinds |= {"sb3": ["--learner", "sb3"]}
             for kind, more in kinds.items():
                 target = out / f"maze-{name}-{kind}-s{seed}"
                 run(target, "transfer", str(source), RIGHT, *more, *FEW, *length)
@@ -205,6 +202,13 @@ def read_row(path: Path) -> dict[str, Any]:
     cell, seed = path.name.rsplit("-s", 1)
     names = ("env_steps", *NAMES, "wall_seconds", "peak_memory_bytes")
     row = {"cell": cell, "seed": int(seed), **{name: result.get(name) for name in names}}
+    if cell.startswith("robots"):
+        # true_reward.py's are pairs already.
+        pairs = [
+            (e["env_steps"], e["return_mean"]) if isinstance(e, dict) else e
+            for e in result["evaluations"]
+        ]
+        row["evaluations"] = [[steps, round(value, 1)] for steps, value in pairs]
     return row | (compare_grid(path) if cell.startswith("grid") else {})
 
 
@@ -216,10 +220,24 @@ def cell_line(cell: str, rows: list[dict[str, Any]]) -> str:
     for name in NAMES[1:]:
         found = [row[name] for row in rows if row[name] is not None]
         text += f"  {name.split('_')[0]} {np.mean(found):.2f}" if found else ""
+    if cell.startswith("robots") and cell.endswith("warm"):
+        text += (
+            f"  better than the source's policy after {[first_better(row) for row in rows]} steps"
+        )
     if "pearson" in rows[0]:
         text += f"  Pearson {[round(row['pearson'], 4) for row in rows]}"
         text += f"  optimal in {[row['optimal_cells'] for row in rows]} of 25 cells"
     return text
+
+
+def first_better(row: dict[str, Any]) -> int | None:
+    """Environment steps from which on every evaluation beats the source's policy."""
+    steps = None
+    for taken, found in reversed(row["evaluations"]):
+        if found <= row["source_return_mean"]:
+            break
+        steps = taken
+    return steps
 
 
 def picture(runs: list[Path], file: Path) -> None:
