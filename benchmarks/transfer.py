@@ -9,12 +9,13 @@
 
 ``maze`` learns rewards in PointMazeLeft and transfers each to PointMazeRight: ours of states
 alone (also under Stable-Baselines3 where it is installed) and of states and actions, GAIL's and
-AIRL's under the same budget; beside learners of the true reward there (``true_reward.py``). ``grid`` records demonstrations of GridWorld's maximum-entropy expert
-and learns its reward from them, adversarially and by exact maximum-entropy IRL. ``robots`` learns
-Hopper's reward of states alone and goes on with it under other physics (``--warm-start``); beside
-it the same learner on the true reward there, from nothing. Runs that are there already are kept,
-killed ones resumed. ``table`` writes ``benchmarks/results/transfer-*.json`` and prints them;
-``picture`` draws a maze's g with episodes of the policies on it.
+AIRL's under the same budget; beside learners of the true reward there (``true_reward.py``).
+``grid`` records demonstrations of GridWorld's maximum-entropy expert and learns its reward from
+them, adversarially and by exact maximum-entropy IRL. ``robots`` learns Hopper's reward of states
+alone and goes on with it under other physics (``--warm-start``); beside it the same learner on the
+true reward there, from nothing. Runs that are there already are kept, killed ones resumed.
+``table`` writes ``benchmarks/results/transfer-*.json`` and prints them; ``picture`` draws a maze's
+g with episodes of the policies on it.
 """
 
 import argparse
