@@ -6,6 +6,7 @@
     python benchmarks/transfer.py table --out runs/transfer
     python benchmarks/transfer.py picture RUN [TRANSFER_RUN] FILE.png
     python benchmarks/transfer.py grid-picture RUN FILE.png
+    python benchmarks/transfer.py robots-picture FILE.png
 
 ``maze`` learns rewards in PointMazeLeft and transfers each to PointMazeRight: ours of states
 alone (also under Stable-Baselines3 where it is installed) and of states and actions, GAIL's and
@@ -305,10 +306,46 @@ def grid_picture(run: Path, file: Path) -> None:
     figure.savefig(file, dpi=130)
 
 
+def robots_picture(file: Path) -> None:
+    """Return over environment steps under each physics, from the committed raw numbers."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = json.loads((RESULTS / "transfer-robots.json").read_text())
+    figure = Figure(figsize=(4.0 * len(SHIFTS), 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    all_axes = figure.subplots(1, len(SHIFTS), sharey=True, squeeze=False)[0]
+    for axes, shift in zip(all_axes, SHIFTS, strict=True):
+        cell = f"robots-{shift.replace('=', '-')}"
+        kinds = ((f"{cell}-warm", "#2f6f9f", "learned reward, warm start"),)
+        kinds += ((f"{cell}-true-reward", "#b04a3a", "true reward, from nothing"),)
+        for name, colour, label in kinds:
+            found = [row for row in rows if row["cell"] == name]
+            if not found:
+                continue
+            for row in found:
+                axes.plot(*np.array(row["evaluations"]).T, color=colour, lw=0.7, alpha=0.4)
+            taken = np.array(found[0]["evaluations"])[:, 0]
+            middle = np.median([np.array(row["evaluations"])[:, 1] for row in found], 0)
+            axes.plot(taken, middle, color=colour, lw=2.2, label=label)
+        warm = [row for row in rows if row["cell"] == f"{cell}-warm"]
+        for name, style, label in (
+            ("source_return_mean", "--", "source's policy"),
+            ("bc_return_mean", ":", "cloning"),
+        ):
+            level = np.mean([row[name] for row in warm])
+            axes.axhline(level, color="black", lw=1.0, ls=style, label=label)
+        axes.set(title=f"Hopper, {shift}", xlabel="environment steps", ylim=(0, 3900))
+    all_axes[0].set_ylabel("true return")
+    all_axes[0].legend(fontsize=7)
+    figure.savefig(file, dpi=130)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "verb", choices=["maze", "grid", "robots", "table", "picture", "grid-picture"]
+        "verb",
+        choices=["maze", "grid", "robots", "table", "picture", "grid-picture", "robots-picture"],
     )
     parser.add_argument("paths", nargs="*", type=Path, help="of picture: runs, then the file")
     parser.add_argument("--seeds", type=int, default=5)
@@ -320,6 +357,8 @@ def main() -> None:
         picture(runs, file)
     elif options.verb == "grid-picture":
         grid_picture(*options.paths)
+    elif options.verb == "robots-picture":
+        robots_picture(*options.paths)
     elif options.verb == "table":
         table(options.out)
     else:
