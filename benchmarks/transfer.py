@@ -89,7 +89,8 @@ def run(out: Path, *words: str, program: tuple[str, ...] = ("-m", "mairl.cli")) 
     elif out.exists():
         shutil.rmtree(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out.with_suffix(".log"), "a") as log:
+    # Not with_suffix: names have dots (gravity-0.7).
+    with open(out.parent / f"{out.name}.log", "a") as log:
         environment = {**os.environ, "XLA_FLAGS": ONE_THREAD, "OMP_NUM_THREADS": "1"}
         code = subprocess.run(command, stdout=log, stderr=log, env=environment).returncode
     print(f"{out.name}: {'done' if not code else f'exit code {code}, see its .log'}", flush=True)
