@@ -313,7 +313,7 @@ def robots_picture(file: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = json.loads((RESULTS / "transfer-robots.json").read_text())
-    figure = Figure(figsize=(4.0 * len(SHIFTS), 3.4), layout="constrained")
+    figure = Figure(figsize=(4.0 * len(SHIFTS), 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     all_axes = figure.subplots(1, len(SHIFTS), sharey=True, squeeze=False)[0]
     for axes, shift in zip(all_axes, SHIFTS, strict=True):
@@ -338,7 +338,7 @@ def robots_picture(file: Path) -> None:
             axes.axhline(level, color="black", lw=1.0, ls=style, label=label)
         axes.set(title=f"Hopper, {shift}", xlabel="environment steps", ylim=(0, 3900))
     all_axes[0].set_ylabel("true return")
-    all_axes[0].legend(fontsize=7)
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(file, dpi=130)
 
 
