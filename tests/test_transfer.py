@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -311,6 +312,16 @@ def test_a_warm_start_goes_on_as_the_run_did(source, tmp_path, monkeypatch):
     assert algo["policy"]["cloning"] == 0.0
     assert algo["value"]["tau"] == 0.01
     assert algo["patience"] == 0
+
+
+def test_a_warm_start_needs_no_more_steps_than_the_run_did(source, tmp_path):
+    """A fresh transfer takes 4 000 random steps unless told otherwise."""
+    module: Any = importlib.import_module("mairl.transfer")
+    asked = {"run": str(source), "env_id": TASK, "steps": 240}
+    with pytest.raises(mairl.MairlError, match="raise --steps"):
+        module.check(module.TransferConfig(**asked, out=str(tmp_path / "fresh")))
+    warm = module.TransferConfig(**asked, out=str(tmp_path / "warm"), warm_start=True)
+    assert module.check(warm).config.algo.warmup_steps == 100
 
 
 def test_a_warm_start_needs_critics(source, tmp_path, capsys):

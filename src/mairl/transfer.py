@@ -106,8 +106,6 @@ def check(config: TransferConfig) -> Job:
     """
     if config.learner == "sb3":
         _check_independent(config)
-    else:
-        check_settings(config)
     if config.algo.reward != DEFAULT.reward:
         raise MairlError("the reward of a transfer is the run's: leave out --reward.*")
     if config.algo.policy.cloning:
@@ -136,6 +134,7 @@ def check(config: TransferConfig) -> Job:
     if config.learner == "sb3":
         learner = independent.Independent(directory.path, target, config.steps, config.seed)
     else:
+        check_settings(settings)
         method: Any = Transfer(module, reward.normalizer, warm)
         learner = Learner(method, algo, target, expert, config.steps, config.seed, first)
     description = {
