@@ -318,8 +318,10 @@ def robots_picture(file: Path) -> None:
     all_axes = figure.subplots(1, len(SHIFTS), sharey=True, squeeze=False)[0]
     for axes, shift in zip(all_axes, SHIFTS, strict=True):
         cell = f"robots-{shift.replace('=', '-')}"
-        kinds = ((f"{cell}-warm", "#2f6f9f", "learned reward, warm start"),)
-        kinds += ((f"{cell}-true-reward", "#b04a3a", "true reward, from nothing"),)
+        kinds = (
+            (f"{cell}-warm", "#2f6f9f", "learned reward, warm start"),
+            (f"{cell}-true-reward", "#b04a3a", "true reward, from nothing"),
+        )
         for name, colour, label in kinds:
             found = [row for row in rows if row["cell"] == name]
             if not found:

@@ -324,7 +324,7 @@ def test_a_warm_start_needs_no_more_steps_than_the_run_did(source, tmp_path):
     assert module.check(warm).config.algo.warmup_steps == 100
 
 
-def test_a_warm_start_needs_critics(source, tmp_path, capsys):
+def test_a_warm_start_needs_critics_and_a_checkpoint(source, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(source, run)
     settings = json.loads((run / "config.json").read_text())
@@ -332,6 +332,10 @@ def test_a_warm_start_needs_critics(source, tmp_path, capsys):
     (run / "config.json").write_text(json.dumps(settings))
     said = refused(capsys, "transfer", run, TASK, "--warm-start", "--out", tmp_path / "out")
     assert "learned none: leave it out" in said
+    shutil.rmtree(run)
+    shutil.copytree(source, run, ignore=shutil.ignore_patterns("checkpoints"))
+    said = refused(capsys, "transfer", run, TASK, "--warm-start", "--out", tmp_path / "out")
+    assert "copy the whole run directory" in said
 
 
 def test_demonstrations_take_no_part():

@@ -124,6 +124,11 @@ def check(config: TransferConfig) -> Job:
     if config.warm_start:
         source = _source_settings(origin, config.run)
         algo = _warm_settings(algo, source)
+        if not directory.checkpoints.is_dir():
+            raise MairlError(
+                f"--warm-start goes on from the run's newest checkpoint, and {directory.checkpoints} "
+                "is not there: copy the whole run directory, or leave it out"
+            )
         by = find(origin.get("algorithm", "mairl"))
         learned, _ = read_state(directory.checkpoints, by, cast(Settings, source), spec)
         warm = WarmStart(learned.params, learned.target_value, learned.delta_scale)
