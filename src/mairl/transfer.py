@@ -126,8 +126,9 @@ def check(config: TransferConfig) -> Job:
         algo = _warm_settings(algo, source)
         if not directory.checkpoints.is_dir():
             raise MairlError(
-                f"--warm-start goes on from the run's newest checkpoint, and {directory.checkpoints} "
-                "is not there: copy the whole run directory, or leave it out"
+                "--warm-start goes on from the run's newest checkpoint, and "
+                f"{directory.checkpoints} is not there: copy the whole run directory, or leave "
+                "the option out"
             )
         by = find(origin.get("algorithm", "mairl"))
         learned, _ = read_state(directory.checkpoints, by, cast(Settings, source), spec)
