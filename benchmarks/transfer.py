@@ -3,6 +3,7 @@
     python benchmarks/transfer.py maze --seeds 5 --out runs/transfer
     python benchmarks/transfer.py grid --seeds 5 --out runs/transfer
     python benchmarks/transfer.py robots --seeds 5 --out runs/transfer
+    python benchmarks/transfer.py ants --seeds 5 --out runs/transfer
     python benchmarks/transfer.py table --out runs/transfer
     python benchmarks/transfer.py picture RUN [TRANSFER_RUN] FILE.png
     python benchmarks/transfer.py grid-picture RUN FILE.png
@@ -14,7 +15,9 @@ AIRL's under the same budget; beside learners of the true reward there (``true_r
 ``grid`` records demonstrations of GridWorld's maximum-entropy expert and learns its reward from
 them, adversarially and by exact maximum-entropy IRL. ``robots`` learns Hopper's reward of states
 alone and goes on with it under other physics (``--warm-start``); beside it the same learner on the
-true reward there, from nothing. Runs that are there already are kept, killed ones resumed.
+true reward there, from nothing. ``ants`` learns CustomAnt's reward, ranks disturbed behavior there
+(``mairl rank``), and learns the disabled ant afresh by the ranked, the adversarial and the true
+reward. Runs that are there already are kept, killed ones resumed.
 ``table`` writes ``benchmarks/results/transfer-*.json`` and prints them; ``picture`` draws a maze's
 g with episodes of the policies on it.
 """
@@ -70,6 +73,9 @@ GRID = shlex.split(
 ROBOT = "Hopper-v5"
 SHIFTS = ("gravity=0.7", "mass=1.3", "gear=0.8")
 ROBOT_STEPS, SHIFT_STEPS = 20_000, 15_000
+
+ANT, DISABLED = "mairl/CustomAnt-v0", "mairl/DisabledAnt-v0"
+ANT_STEPS, DISABLED_STEPS = 8_000, 20_000
 
 MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS = 10_000, 12_000, 20_000
 GRID_EPISODES, GRID_LENGTH = 50_000, 10
@@ -153,6 +159,22 @@ def robots(seeds: list[int], out: Path) -> None:
             )
 
 
+def ants(seeds: list[int], out: Path) -> None:
+    """The ant's reward in an ant without the use of its front legs; afresh, no warm start."""
+    for seed in map(str, seeds):
+        source, ranked = out / f"ants-source-s{seed}", out / f"ants-reward-s{seed}"
+        begin = ["--episodes", "1", "--steps", str(ANT_STEPS), "--seed", seed]
+        run(source, "train", ANT, "--reward.state-only", *begin)
+        if not (ranked / "reward.json").exists():
+            run(ranked, "rank", str(source), "--seed", seed)
+        length = ["--steps", str(DISABLED_STEPS), "--seed", seed]
+        run(out / f"ants-ranked-s{seed}", "transfer", str(ranked), DISABLED, *length)
+        words = [DISABLED, "--learner", "mairl", "--run", str(source), *length]
+        words += ["--gamma", "0.97", "--horizon", "3"]
+        run(out / f"ants-true-reward-s{seed}", *words, program=(str(HERE / "true_reward.py"),))
+        run(out / f"ants-adversarial-s{seed}", "transfer", str(source), DISABLED, *length)
+
+
 def compare_grid(path: Path) -> dict[str, Any]:
     """Recovered against true reward: Pearson's r, and cells whose best action is a best one.
 
@@ -189,7 +211,7 @@ NAMES = ("return_mean", "source_return_mean", "bc_return_mean", "random_return",
 
 def table(out: Path) -> None:
     """Gather what is there, write it and print it."""
-    for task in ("grid", "maze", "robots"):
+    for task in ("grid", "maze", "robots", "ants"):
         rows = [read_row(path.parent) for path in sorted(out.glob(f"{task}-*/result.json"))]
         if not rows:
             continue
@@ -205,7 +227,7 @@ def read_row(path: Path) -> dict[str, Any]:
     cell, seed = path.name.rsplit("-s", 1)
     names = ("env_steps", *NAMES, "wall_seconds", "peak_memory_bytes")
     row = {"cell": cell, "seed": int(seed), **{name: result.get(name) for name in names}}
-    if cell.startswith("robots"):
+    if cell.startswith(("robots", "ants")):
         # true_reward.py's are pairs already.
         pairs = [
             (e["env_steps"], e["return_mean"]) if isinstance(e, dict) else e
@@ -348,7 +370,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "verb",
-        choices=["maze", "grid", "robots", "table", "picture", "grid-picture", "robots-picture"],
+        choices=[
+            *("maze", "grid", "robots", "ants", "table"),
+            *("picture", "grid-picture", "robots-picture"),
+        ],
     )
     parser.add_argument("paths", nargs="*", type=Path, help="of picture: runs, then the file")
     parser.add_argument("--seeds", type=int, default=5)
@@ -365,7 +390,9 @@ def main() -> None:
     elif options.verb == "table":
         table(options.out)
     else:
-        {"maze": maze, "grid": grid, "robots": robots}[options.verb](seeds, options.out)
+        {"maze": maze, "grid": grid, "robots": robots, "ants": ants}[options.verb](
+            seeds, options.out
+        )
 
 
 if __name__ == "__main__":

@@ -55,19 +55,23 @@ class MazeReward(eqx.Module):
 
 
 class RunningReward(eqx.Module):
-    """That of Gymnasium's running robots, version 5."""
+    """That of Gymnasium's running robots, version 5, and of the ants that never terminate."""
 
     normalizer: Normalizer
     velocity: int = eqx.field(static=True)
     """Where in the observation the forward velocity is."""
     alive: float = eqx.field(static=True)
     effort: float = eqx.field(static=True)
+    flipped: float = eqx.field(static=True, default=0.0)
+    """Price of a step with the torso, whose height is observed first, below 0.2 m."""
     potential: None = None
 
     def f(self, transition: Transition, *, key: Any = None):
-        """alive + forward velocity after the step - effort |a|^2."""
-        forward = self.normalizer.denormalize(transition.next_obs)[..., self.velocity]
-        return self.alive + forward - self.effort * jnp.sum(transition.action**2, -1)
+        """alive + forward velocity after the step - effort |a|^2 - flipped."""
+        obs = self.normalizer.denormalize(transition.next_obs)
+        reward = self.alive + obs[..., self.velocity]
+        reward -= self.effort * jnp.sum(transition.action**2, -1)
+        return reward - self.flipped * (obs[..., 0] < 0.2)
 
 
 RUNNING = {
@@ -75,8 +79,10 @@ RUNNING = {
     "Walker2d": (8, 1.0, 1e-3),
     "HalfCheetah": (8, 0.0, 0.1),
     "Ant": (13, 1.0, 0.5),
+    "CustomAnt": (13, 0.0, 0.01, 1.0),
+    "DisabledAnt": (13, 0.0, 0.01, 1.0),
 }
-"""Index of the forward velocity, reward of living, price of effort."""
+"""Index of the forward velocity, reward of living, price of effort, price of lying flipped."""
 
 
 class TrueStep(TransferStep):

@@ -354,6 +354,8 @@ CONTINUOUS = {
     "Pendulum-v1": (3, 1, 2.0),
     "Swimmer-v5": (8, 2, 1.0),
     "Walker2d-v5": (17, 6, 1.0),
+    "mairl/CustomAnt-v0": (27, 8, 1.0),
+    "mairl/DisabledAnt-v0": (27, 8, 1.0),
     "mairl/PointMazeLeft-v0": (2, 2, 1.0),
     "mairl/PointMazeRight-v0": (2, 2, 1.0),
 }

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mairl.learner import Diverged as Diverged
     from mairl.model import Model as Model
     from mairl.model import load as load
+    from mairl.ranking import RankConfig as RankConfig
+    from mairl.ranking import rank as rank
     from mairl.training import Run as Run
     from mairl.training import train as train
     from mairl.transfer import TransferConfig as TransferConfig
@@ -31,6 +33,8 @@ _HOME = {
     "Diverged": "mairl.learner",
     "LearnedReward": "mairl.learned_reward",
     "Interrupted": "mairl.interrupts",
+    "RankConfig": "mairl.ranking",
+    "rank": "mairl.ranking",
     "Run": "mairl.training",
     "TrainConfig": "mairl.job",
     "train": "mairl.training",

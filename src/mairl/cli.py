@@ -23,6 +23,7 @@ Learn a policy and a reward from expert demonstrations, through a learned model.
 
   mairl train ENV_ID      learn from demonstrations; writes a run directory
   mairl transfer RUN ENV  learn ENV by the reward that a run has learned
+  mairl rank RUN          a simpler reward to transfer: why the policy beats random actions
   mairl evaluate RUN      true returns of the policy in a run directory
   mairl reward RUN        pictures of the learned reward
   mairl variance RUN      variance and bias of the policy gradient's estimators
@@ -113,6 +114,23 @@ def _transfer(arguments: list[str], started: float) -> None:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     transfer(config, started=started)
+
+
+def _rank(arguments: list[str], _: float) -> None:
+    import tyro
+
+    from mairl.ranking import RankConfig, rank, table
+
+    config = tyro.cli(
+        RankConfig,
+        args=arguments,
+        prog="mairl rank",
+        description="A reward to carry elsewhere, from how a run's policy gets worse by random "
+        "actions: linear in the observation, and sparse.",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    print(table(rank(config)))
+    print(config.path)
 
 
 def _evaluate(arguments: list[str], _: float) -> None:
@@ -330,6 +348,7 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 VERBS: dict[str, Callable[[list[str], float], None]] = {
     "train": _train,
     "transfer": _transfer,
+    "rank": _rank,
     "evaluate": _evaluate,
     "reward": _reward,
     "variance": _variance,

@@ -111,7 +111,7 @@ def check(config: TransferConfig) -> Job:
     if config.algo.policy.cloning:
         raise MairlError("there is nothing to clone in a transfer: leave out --policy.cloning")
     directory = RunDirectory(config.run)
-    origin = _origin(directory)
+    origin = origin_of(directory)
     reward = LearnedReward.load(directory.path)
     spec, module = reward.spec, reward.module
     parts = read_parts(directory.policy, "policy", "normalizer").parts
@@ -184,15 +184,19 @@ def _check_independent(config: TransferConfig) -> None:
     independent.check_installed()
 
 
-def _origin(directory: RunDirectory) -> dict[str, Any]:
-    """The settings of the source run."""
+def origin_of(directory: RunDirectory) -> dict[str, Any]:
+    """The settings of a run that has learned a reward.
+
+    Raises:
+        MairlError: it is not there, or not a run of ``mairl train``.
+    """
     if not directory.path.is_dir():
         raise MairlError(f"there is no run directory {directory.path}; check the path")
     origin = rundir.read_json(directory.config).get("config", {})
     if not {"env_id", "demos", "episodes", "every", "seed", "steps", "algo"} <= set(origin):
         raise MairlError(
-            f"{directory.config} is not that of a run of mairl train; a reward is transferred "
-            "from the run that learned it"
+            f"{directory.config} is not that of a run of mairl train; give the run that learned "
+            "the reward"
         )
     return origin
 
