@@ -8,6 +8,7 @@
     python benchmarks/transfer.py picture RUN [TRANSFER_RUN] FILE.png
     python benchmarks/transfer.py grid-picture RUN FILE.png
     python benchmarks/transfer.py robots-picture FILE.png
+    python benchmarks/transfer.py ants-picture FILE.png
 
 ``maze`` learns rewards in PointMazeLeft and transfers each to PointMazeRight: ours of states
 alone (also under Stable-Baselines3 where it is installed) and of states and actions, GAIL's and
@@ -234,6 +235,10 @@ def read_row(path: Path) -> dict[str, Any]:
             for e in result["evaluations"]
         ]
         row["evaluations"] = [[steps, round(value, 1)] for steps, value in pairs]
+    if cell == "ants-ranked":
+        ranked = json.loads((path.parent / f"ants-reward-s{seed}" / "config.json").read_text())
+        names = ("env_steps", "lambda", "held_out_mistakes", "weights")
+        row["ranking"] = {name: ranked["ranked"][name] for name in names}
     return row | (compare_grid(path) if cell.startswith("grid") else {})
 
 
@@ -329,6 +334,47 @@ def grid_picture(run: Path, file: Path) -> None:
     figure.savefig(file, dpi=130)
 
 
+def draw_returns(axes: Any, rows: list[dict[str, Any]], kinds: Any) -> None:
+    """Of each kind (cell, colour, label) every seed's returns, and their median."""
+    for name, colour, label in kinds:
+        found = [row for row in rows if row["cell"] == name]
+        if not found:
+            continue
+        for row in found:
+            axes.plot(*np.array(row["evaluations"]).T, color=colour, lw=0.7, alpha=0.4)
+        taken = np.array(found[0]["evaluations"])[:, 0]
+        middle = np.median([np.array(row["evaluations"])[:, 1] for row in found], 0)
+        axes.plot(taken, middle, color=colour, lw=2.2, label=label)
+
+
+def ants_picture(file: Path) -> None:
+    """Return over environment steps in the disabled ant, from the committed raw numbers."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = json.loads((RESULTS / "transfer-ants.json").read_text())
+    figure = Figure(figsize=(6.4, 3.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    kinds = (
+        ("ants-ranked", "#2f6f9f", "ranked reward"),
+        ("ants-adversarial", "#c98a2b", "adversarial reward"),
+        ("ants-true-reward", "#b04a3a", "true reward"),
+    )
+    draw_returns(axes, rows, kinds)
+    moved = [row for row in rows if row["cell"] == "ants-ranked"]
+    for name, style, label in (
+        ("expert_return", "-.", "SAC, true reward, 80 000 steps"),
+        ("source_return_mean", "--", "source's policy"),
+        ("bc_return_mean", ":", "cloning"),
+    ):
+        level = np.mean([row[name] for row in moved])
+        axes.axhline(level, color="black", lw=1.0, ls=style, label=label)
+    axes.set(title="DisabledAnt", xlabel="environment steps", ylabel="true return")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.savefig(file, dpi=130)
+
+
 def robots_picture(file: Path) -> None:
     """Return over environment steps under each physics, from the committed raw numbers."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -344,15 +390,7 @@ def robots_picture(file: Path) -> None:
             (f"{cell}-warm", "#2f6f9f", "learned reward, warm start"),
             (f"{cell}-true-reward", "#b04a3a", "true reward, from nothing"),
         )
-        for name, colour, label in kinds:
-            found = [row for row in rows if row["cell"] == name]
-            if not found:
-                continue
-            for row in found:
-                axes.plot(*np.array(row["evaluations"]).T, color=colour, lw=0.7, alpha=0.4)
-            taken = np.array(found[0]["evaluations"])[:, 0]
-            middle = np.median([np.array(row["evaluations"])[:, 1] for row in found], 0)
-            axes.plot(taken, middle, color=colour, lw=2.2, label=label)
+        draw_returns(axes, rows, kinds)
         warm = [row for row in rows if row["cell"] == f"{cell}-warm"]
         for name, style, label in (
             ("source_return_mean", "--", "source's policy"),
@@ -372,7 +410,7 @@ def main() -> None:
         "verb",
         choices=[
             *("maze", "grid", "robots", "ants", "table"),
-            *("picture", "grid-picture", "robots-picture"),
+            *("picture", "grid-picture", "robots-picture", "ants-picture"),
         ],
     )
     parser.add_argument("paths", nargs="*", type=Path, help="of picture: runs, then the file")
@@ -387,6 +425,8 @@ def main() -> None:
         grid_picture(*options.paths)
     elif options.verb == "robots-picture":
         robots_picture(*options.paths)
+    elif options.verb == "ants-picture":
+        ants_picture(*options.paths)
     elif options.verb == "table":
         table(options.out)
     else:
