@@ -369,7 +369,7 @@ def ants_picture(file: Path) -> None:
         ("bc_return_mean", ":", "cloning"),
     ):
         level = np.mean([row[name] for row in moved])
-        axes.axhline(level, color="black", lw=1.0, ls=style, label=label)
+        axes.axhline(float(level), color="black", lw=1.0, ls=style, label=label)
     axes.set(title="DisabledAnt", xlabel="environment steps", ylabel="true return")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(file, dpi=130)

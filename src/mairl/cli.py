@@ -129,6 +129,7 @@ def _rank(arguments: list[str], _: float) -> None:
         "actions: linear in the observation, and sparse.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+    print(f"Playing the policy of {config.run} with ever more random actions ...", flush=True)
     print(table(rank(config)))
     print(config.path)
 

@@ -100,7 +100,7 @@ class Ranking(NamedTuple):
     mistakes: np.ndarray
 
     @property
-    def least(self) -> float:
+    def wrong(self) -> float:
         """The mistakes at ``strength``."""
         return float(self.mistakes[list(LAMBDAS).index(self.strength)])
 
@@ -119,6 +119,7 @@ def rank(config: RankConfig) -> dict[str, Any]:
     source, out = RunDirectory(config.run), RunDirectory(config.path)
     origin = origin_of(source)
     former = LearnedReward.load(source.path)
+    out.check_new()
     found = read_parts(source.policy, "policy", "normalizer")
     policy, normalizer, spec = found.parts["policy"], found.parts["normalizer"], found.spec
     levels, episodes = [], []
@@ -137,7 +138,7 @@ def rank(config: RankConfig) -> dict[str, Any]:
     episodes.append(np.asarray(shown.transition.obs))  # one more undisturbed episode
     seen = [np.asarray(normalizer.normalize(jnp.asarray(obs))) for obs in episodes]
     ranking = fit(np.array(levels), seen, config.seed)
-    if ranking.least > WORST or not ranking.weights.any():
+    if ranking.wrong > WORST or not ranking.weights.any():
         raise MairlError(
             f"the policy of {config.run} goes nowhere else undisturbed than by random actions: "
             "let it learn for longer, or try more --episodes"
@@ -149,7 +150,7 @@ def rank(config: RankConfig) -> dict[str, Any]:
         "episodes": config.episodes,
         "seed": config.seed,
         "lambda": ranking.strength,
-        "held_out_mistakes": round(ranking.least, 4),
+        "held_out_mistakes": round(ranking.wrong, 4),
         "weights": [round(float(w), 4) for w in weights],
     }
     out.begin({**read_json(source.config), "ranked": about}, None)

@@ -48,16 +48,24 @@ class RunDirectory:
             MairlError: it holds something already, or cannot be written.
         """
         try:
-            # Hidden files are leftovers of an atomic write that a kill cut short.
-            if any(not entry.name.startswith(".") for entry in self._entries()):
-                more = f"go on with: {again}" if again and self.config.exists() else "empty it"
-                raise MairlError(
-                    f"run directory {self.path} is not empty; choose another --out, or {more}"
-                )
+            self.check_new(again)
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.config, document)
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def check_new(self, again: str | None = None) -> None:
+        """Raises MairlError if the directory holds something already; ``again`` as in begin."""
+        try:
+            entries = self._entries()
+        except OSError as error:
+            raise self._unwritable(error) from error
+        # Hidden files are leftovers of an atomic write that a kill cut short.
+        if any(not entry.name.startswith(".") for entry in entries):
+            more = f"go on with: {again}" if again and self.config.exists() else "empty it"
+            raise MairlError(
+                f"run directory {self.path} is not empty; choose another --out, or {more}"
+            )
 
     def resume(self, document: dict[str, Any]) -> None:
         """Check that config.json is that of the run described by ``document``.
