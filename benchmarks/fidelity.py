@@ -3,8 +3,9 @@
     python benchmarks/fidelity.py RUN [RUN ...] [--out benchmarks/results/fidelity.json]
 
 Asks ``mairl evaluate RUN --reward`` where a run has no ``reward_scores.json`` yet (half a minute
-each), gathers the scores and prints a table: a row for each task, means over its runs. Rows that
-the file holds of other runs are kept.
+each), gathers the scores and prints a table: a row for each task, means over its runs, and another
+for rewards by ranking (directories that ``mairl rank`` wrote, beside the runs they were made of).
+Rows that the file holds of other runs are kept.
 """
 
 import argparse
@@ -29,11 +30,15 @@ def scores(run: Path) -> dict[str, Any]:
             [sys.executable, "-m", "mairl", "evaluate", str(run), "--reward"], check=True
         )
     found = json.loads(path.read_text())
-    config = json.loads((run / "config.json").read_text())["config"]
-    result = json.loads((run / "result.json").read_text())
-    row: dict[str, Any] = {name: config[name] for name in SETTINGS}
+    about = json.loads((run / "config.json").read_text())
+    ranked = about.get("ranked")
+    # A ranked reward's directory has the policy of the run that it was made of, and no result.
+    learned = run.parent / Path(ranked["run"]).name if ranked else run
+    result = json.loads((learned / "result.json").read_text())
+    row: dict[str, Any] = {name: about["config"][name] for name in SETTINGS}
     row |= {"env_steps": result["env_steps"], "normalized_return": result["normalized_return"]}
-    return row | {"scores": found}
+    row["bc_normalized_return"] = result["bc_normalized_return"]
+    return row | {"ranked": ranked, "scores": found}
 
 
 def name(row: dict[str, Any]) -> str:
@@ -44,7 +49,7 @@ def name(row: dict[str, Any]) -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: Pearson of g on each kind of steps, distances; and means over tasks."""
-    head = "| task | seeds | return | g: expert | policy | random | all | EPIC | DARD |"
+    head = "| task | seeds | return [cloning] | g: expert | policy | random | all | EPIC | DARD |"
     lines, means = [head, "| --- " * 9 + "|"], []
     for task in dict.fromkeys(map(name, rows)):
         mine = [row for row in rows if name(row) == task]
@@ -54,8 +59,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         ]
         numbers += [_mean(row["scores"][f"{kind}_g"] for row in mine) for kind in ("epic", "dard")]
         means.append(numbers)
-        back = _mean(row["normalized_return"] for row in mine)
-        lines.append(_line([task, str(len(mine)), _text(back), *map(_text, numbers)]))
+        back, cloned = (
+            _text(_mean(row.get(f"{kind}normalized_return") for row in mine))
+            for kind in ("", "bc_")
+        )
+        lines.append(_line([task, str(len(mine)), f"{back} [{cloned}]", *map(_text, numbers)]))
     columns = [_mean(column) for column in zip(*means, strict=True)]
     lines.append(_line(["mean of the tasks", "", "", *map(_text, columns)]))
     return "\n".join(lines)
@@ -80,10 +88,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     rows = json.loads(options.out.read_text()) if options.out.exists() else []
-    kept = {(name(row), row["seed"]): row for row in [*rows, *map(scores, options.runs)]}
+    found = [*rows, *map(scores, options.runs)]
+    kept = {(name(row), bool(row.get("ranked")), row["seed"]): row for row in found}
     rows = [kept[key] for key in sorted(kept)]
     options.out.write_text(json.dumps(rows, indent=1) + "\n")
-    print(table(rows))
+    for title, ranked in (("learned with the policy", False), ("by ranking", True)):
+        mine = [row for row in rows if bool(row.get("ranked")) == ranked]
+        if mine:
+            print(f"Rewards {title}\n\n{table(mine)}\n")
 
 
 if __name__ == "__main__":
