@@ -4,11 +4,13 @@
     python benchmarks/transfer.py grid --seeds 5 --out runs/transfer
     python benchmarks/transfer.py robots --seeds 5 --out runs/transfer
     python benchmarks/transfer.py ants --seeds 5 --out runs/transfer
+    python benchmarks/transfer.py cheetahs --seeds 3 --out runs/transfer
     python benchmarks/transfer.py table --out runs/transfer
     python benchmarks/transfer.py picture RUN [TRANSFER_RUN] FILE.png
     python benchmarks/transfer.py grid-picture RUN FILE.png
     python benchmarks/transfer.py robots-picture FILE.png
     python benchmarks/transfer.py ants-picture FILE.png
+    python benchmarks/transfer.py cheetahs-picture FILE.png
 
 ``maze`` learns rewards in PointMazeLeft and transfers each to PointMazeRight: ours of states
 alone (also under Stable-Baselines3 where it is installed) and of states and actions, GAIL's and
@@ -18,7 +20,8 @@ them, adversarially and by exact maximum-entropy IRL. ``robots`` learns Hopper's
 alone and goes on with it under other physics (``--warm-start``); beside it the same learner on the
 true reward there, from nothing. ``ants`` learns CustomAnt's reward, ranks disturbed behavior there
 (``mairl rank``), and learns the disabled ant afresh by the ranked, the adversarial and the true
-reward. Runs that are there already are kept, killed ones resumed.
+reward. ``cheetahs`` does so with HalfCheetah and a weaker one, where it also goes on with the
+adversarial reward (``--warm-start``). Runs that are there already are kept, killed ones resumed.
 ``table`` writes ``benchmarks/results/transfer-*.json`` and prints them; ``picture`` draws a maze's
 g with episodes of the policies on it.
 """
@@ -77,6 +80,9 @@ ROBOT_STEPS, SHIFT_STEPS = 20_000, 15_000
 
 ANT, DISABLED = "mairl/CustomAnt-v0", "mairl/DisabledAnt-v0"
 ANT_STEPS, DISABLED_STEPS = 8_000, 20_000
+
+CHEETAH, WEAKER = "HalfCheetah-v5", "mairl/HalfCheetah-v0?gear=0.8"
+CHEETAH_STEPS, WEAKER_STEPS = 20_000, 20_000
 
 MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS = 10_000, 12_000, 20_000
 GRID_EPISODES, GRID_LENGTH = 50_000, 10
@@ -163,17 +169,35 @@ def robots(seeds: list[int], out: Path) -> None:
 def ants(seeds: list[int], out: Path) -> None:
     """The ant's reward in an ant without the use of its front legs; afresh, no warm start."""
     for seed in map(str, seeds):
-        source, ranked = out / f"ants-source-s{seed}", out / f"ants-reward-s{seed}"
-        begin = ["--episodes", "1", "--steps", str(ANT_STEPS), "--seed", seed]
-        run(source, "train", ANT, "--reward.state-only", *begin)
-        if not (ranked / "reward.json").exists():
-            run(ranked, "rank", str(source), "--seed", seed)
         length = ["--steps", str(DISABLED_STEPS), "--seed", seed]
-        run(out / f"ants-ranked-s{seed}", "transfer", str(ranked), DISABLED, *length)
-        words = [DISABLED, "--learner", "mairl", "--run", str(source), *length]
-        words += ["--gamma", "0.97", "--horizon", "3"]
-        run(out / f"ants-true-reward-s{seed}", *words, program=(str(HERE / "true_reward.py"),))
+        source = ranked(out, "ants", (ANT, ANT_STEPS), DISABLED, length, seed)
         run(out / f"ants-adversarial-s{seed}", "transfer", str(source), DISABLED, *length)
+
+
+def cheetahs(seeds: list[int], out: Path) -> None:
+    """HalfCheetah's rewards where its motors are weaker: afresh, and going on with the policy."""
+    for seed in map(str, seeds):
+        length = ["--steps", str(WEAKER_STEPS), "--seed", seed]
+        source = ranked(out, "cheetahs", (CHEETAH, CHEETAH_STEPS), WEAKER, length, seed)
+        length = ["--steps", str(SHIFT_STEPS), "--seed", seed]
+        words = ["transfer", str(source), WEAKER, "--warm-start", *length]
+        run(out / f"cheetahs-warm-s{seed}", *words)
+
+
+def ranked(
+    out: Path, task: str, origin: tuple[str, int], target: str, length: list[str], seed: str
+) -> Path:
+    """The target learned afresh by the origin's ranked and by the true reward; the source's run."""
+    source, reward = out / f"{task}-source-s{seed}", out / f"{task}-reward-s{seed}"
+    begin = ["--episodes", "1", "--steps", str(origin[1]), "--seed", seed]
+    run(source, "train", origin[0], "--reward.state-only", *begin)
+    if not (reward / "reward.json").exists():
+        run(reward, "rank", str(source), "--seed", seed)
+    run(out / f"{task}-ranked-s{seed}", "transfer", str(reward), target, *length)
+    words = [target, "--learner", "mairl", "--run", str(source), *length]
+    words += ["--gamma", "0.97", "--horizon", "3"]
+    run(out / f"{task}-true-reward-s{seed}", *words, program=(str(HERE / "true_reward.py"),))
+    return source
 
 
 def compare_grid(path: Path) -> dict[str, Any]:
@@ -212,7 +236,7 @@ NAMES = ("return_mean", "source_return_mean", "bc_return_mean", "random_return",
 
 def table(out: Path) -> None:
     """Gather what is there, write it and print it."""
-    for task in ("grid", "maze", "robots", "ants"):
+    for task in ("grid", "maze", "robots", "ants", "cheetahs"):
         rows = [read_row(path.parent) for path in sorted(out.glob(f"{task}-*/result.json"))]
         if not rows:
             continue
@@ -228,15 +252,16 @@ def read_row(path: Path) -> dict[str, Any]:
     cell, seed = path.name.rsplit("-s", 1)
     names = ("env_steps", *NAMES, "wall_seconds", "peak_memory_bytes")
     row = {"cell": cell, "seed": int(seed), **{name: result.get(name) for name in names}}
-    if cell.startswith(("robots", "ants")):
+    if cell.startswith(("robots", "ants", "cheetahs")):
         # true_reward.py's are pairs already.
         pairs = [
             (e["env_steps"], e["return_mean"]) if isinstance(e, dict) else e
             for e in result["evaluations"]
         ]
         row["evaluations"] = [[steps, round(value, 1)] for steps, value in pairs]
-    if cell == "ants-ranked":
-        ranked = json.loads((path.parent / f"ants-reward-s{seed}" / "config.json").read_text())
+    if cell.endswith("-ranked"):
+        reward = path.parent / f"{cell.removesuffix('ranked')}reward-s{seed}"
+        ranked = json.loads((reward / "config.json").read_text())
         names = ("env_steps", "lambda", "held_out_mistakes", "weights")
         row["ranking"] = {name: ranked["ranked"][name] for name in names}
     return row | (compare_grid(path) if cell.startswith("grid") else {})
@@ -250,7 +275,7 @@ def cell_line(cell: str, rows: list[dict[str, Any]]) -> str:
     for name in NAMES[1:]:
         found = [row[name] for row in rows if row[name] is not None]
         text += f"  {name.split('_')[0]} {np.mean(found):.2f}" if found else ""
-    if cell.startswith("robots") and cell.endswith("warm"):
+    if cell.startswith(("robots", "cheetahs")) and cell.endswith("warm"):
         text += (
             f"  better than the source's policy after {[first_better(row) for row in rows]} steps"
         )
@@ -347,30 +372,36 @@ def draw_returns(axes: Any, rows: list[dict[str, Any]], kinds: Any) -> None:
         axes.plot(taken, middle, color=colour, lw=2.2, label=label)
 
 
-def ants_picture(file: Path) -> None:
-    """Return over environment steps in the disabled ant, from the committed raw numbers."""
+LEVELS = {
+    "expert_return": ("-.", "shipped expert"),
+    "source_return_mean": ("--", "source's policy"),
+    "bc_return_mean": (":", "cloning"),
+}
+
+
+def returns_picture(task: str, title: str, file: Path) -> None:
+    """Return over environment steps in the target, from the committed raw numbers."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = json.loads((RESULTS / "transfer-ants.json").read_text())
+    rows = json.loads((RESULTS / f"transfer-{task}.json").read_text())
     figure = Figure(figsize=(6.4, 3.9), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     kinds = (
-        ("ants-ranked", "#2f6f9f", "ranked reward"),
-        ("ants-adversarial", "#c98a2b", "adversarial reward"),
-        ("ants-true-reward", "#b04a3a", "true reward"),
+        (f"{task}-ranked", "#2f6f9f", "ranked reward"),
+        (f"{task}-adversarial", "#c98a2b", "adversarial reward"),
+        (f"{task}-warm", "#c98a2b", "adversarial reward, warm start"),
+        (f"{task}-true-reward", "#b04a3a", "true reward"),
     )
     draw_returns(axes, rows, kinds)
-    moved = [row for row in rows if row["cell"] == "ants-ranked"]
-    for name, style, label in (
-        ("expert_return", "-.", "SAC, true reward, 80 000 steps"),
-        ("source_return_mean", "--", "source's policy"),
-        ("bc_return_mean", ":", "cloning"),
-    ):
-        level = np.mean([row[name] for row in moved])
-        axes.axhline(float(level), color="black", lw=1.0, ls=style, label=label)
-    axes.set(title="DisabledAnt", xlabel="environment steps", ylabel="true return")
+    moved = [row for row in rows if row["cell"] == f"{task}-ranked"]
+    for name, (style, label) in LEVELS.items():
+        found = [row[name] for row in moved if row[name] is not None]
+        if found:
+            level = float(np.mean(found))
+            axes.axhline(level, color="black", lw=1.0, ls=style, label=label)
+    axes.set(title=title, xlabel="environment steps", ylabel="true return")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(file, dpi=130)
 
@@ -409,8 +440,8 @@ def main() -> None:
     parser.add_argument(
         "verb",
         choices=[
-            *("maze", "grid", "robots", "ants", "table"),
-            *("picture", "grid-picture", "robots-picture", "ants-picture"),
+            *("maze", "grid", "robots", "ants", "cheetahs", "table"),
+            *("picture", "grid-picture", "robots-picture", "ants-picture", "cheetahs-picture"),
         ],
     )
     parser.add_argument("paths", nargs="*", type=Path, help="of picture: runs, then the file")
@@ -426,13 +457,14 @@ def main() -> None:
     elif options.verb == "robots-picture":
         robots_picture(*options.paths)
     elif options.verb == "ants-picture":
-        ants_picture(*options.paths)
+        returns_picture("ants", "DisabledAnt", *options.paths)
+    elif options.verb == "cheetahs-picture":
+        returns_picture("cheetahs", "HalfCheetah, gear=0.8", *options.paths)
     elif options.verb == "table":
         table(options.out)
     else:
-        {"maze": maze, "grid": grid, "robots": robots, "ants": ants}[options.verb](
-            seeds, options.out
-        )
+        verbs = {"maze": maze, "grid": grid, "robots": robots, "ants": ants, "cheetahs": cheetahs}
+        verbs[options.verb](seeds, options.out)
 
 
 if __name__ == "__main__":
