@@ -33,18 +33,24 @@ def scores(run: Path) -> dict[str, Any]:
     about = json.loads((run / "config.json").read_text())
     ranked = about.get("ranked")
     # A ranked reward's directory has the policy of the run that it was made of, and no result.
-    learned = run.parent / Path(ranked["run"]).name if ranked else run
+    learned = Path(ranked["run"]) if ranked else run
+    if not learned.exists():  # both were moved
+        learned = run.parent / learned.name
     result = json.loads((learned / "result.json").read_text())
     row: dict[str, Any] = {name: about["config"][name] for name in SETTINGS}
     row |= {"env_steps": result["env_steps"], "normalized_return": result["normalized_return"]}
     row["bc_normalized_return"] = result["bc_normalized_return"]
-    return row | {"ranked": ranked, "scores": found}
+    alone = about["config"]["algo"].get("reward", {}).get("state_only", False)
+    # Not where it lies on this machine.
+    short = ranked and {**ranked, "run": learned.name}
+    return row | {"state_only": alone, "ranked": short, "scores": found}
 
 
 def name(row: dict[str, Any]) -> str:
     """The task, and what was demonstrated of it."""
     every = f", every {row['every']}th" if row["every"] > 1 else ""
-    return f"{row['env_id']}, {row['episodes']} episode{'s' * (row['episodes'] != 1)}{every}"
+    alone = ", states alone" if row.get("state_only") and not row.get("ranked") else ""
+    return f"{row['env_id']}, {row['episodes']} episode{'s' * (row['episodes'] != 1)}{every}{alone}"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
