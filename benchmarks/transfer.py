@@ -82,7 +82,7 @@ ANT, DISABLED = "mairl/CustomAnt-v0", "mairl/DisabledAnt-v0"
 ANT_STEPS, DISABLED_STEPS = 8_000, 20_000
 
 CHEETAH, WEAKER = "HalfCheetah-v5", "mairl/HalfCheetah-v0?gear=0.8"
-CHEETAH_STEPS, WEAKER_STEPS = 20_000, 20_000
+CHEETAH_STEPS, WEAKER_STEPS, LONG_STEPS = 20_000, 20_000, 60_000
 
 MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS = 10_000, 12_000, 20_000
 GRID_EPISODES, GRID_LENGTH = 50_000, 10
@@ -159,11 +159,7 @@ def robots(seeds: list[int], out: Path) -> None:
             name = f"robots-{shift.replace('=', '-')}"
             words = ["transfer", str(source), target, "--warm-start", *length]
             run(out / f"{name}-warm-s{seed}", *words)
-            scales = ["--run", str(source), "--gamma", "0.97", "--horizon", "3"]
-            words = [target, "--learner", "mairl", *scales, *length]
-            run(
-                out / f"{name}-true-reward-s{seed}", *words, program=(str(HERE / "true_reward.py"),)
-            )
+            true_reward(out / f"{name}-true-reward-s{seed}", target, source, length)
 
 
 def ants(seeds: list[int], out: Path) -> None:
@@ -182,6 +178,8 @@ def cheetahs(seeds: list[int], out: Path) -> None:
         length = ["--steps", str(SHIFT_STEPS), "--seed", seed]
         words = ["transfer", str(source), WEAKER, "--warm-start", *length]
         run(out / f"cheetahs-warm-s{seed}", *words)
+    source, name = out / f"cheetahs-source-s{seeds[0]}", f"cheetahs-true-reward-long-s{seeds[0]}"
+    true_reward(out / name, WEAKER, source, ["--steps", str(LONG_STEPS), "--seed", str(seeds[0])])
 
 
 def ranked(
@@ -194,10 +192,15 @@ def ranked(
     if not (reward / "reward.json").exists():
         run(reward, "rank", str(source), "--seed", seed)
     run(out / f"{task}-ranked-s{seed}", "transfer", str(reward), target, *length)
+    true_reward(out / f"{task}-true-reward-s{seed}", target, source, length)
+    return source
+
+
+def true_reward(out: Path, target: str, source: Path, length: list[str]) -> None:
+    """A robot learned afresh by the true reward, at the discount and horizon of transfers."""
     words = [target, "--learner", "mairl", "--run", str(source), *length]
     words += ["--gamma", "0.97", "--horizon", "3"]
-    run(out / f"{task}-true-reward-s{seed}", *words, program=(str(HERE / "true_reward.py"),))
-    return source
+    run(out, *words, program=(str(HERE / "true_reward.py"),))
 
 
 def compare_grid(path: Path) -> dict[str, Any]:
