@@ -398,9 +398,9 @@ def returns_picture(task: str, title: str, file: Path) -> None:
         (f"{task}-true-reward", "#b04a3a", "true reward"),
     )
     draw_returns(axes, rows, kinds)
-    moved = [row for row in rows if row["cell"] == f"{task}-ranked"]
+    moved = {row["seed"]: row for row in rows if row["source_return_mean"] is not None}
     for name, (style, label) in LEVELS.items():
-        found = [row[name] for row in moved if row[name] is not None]
+        found = [row[name] for row in moved.values() if row[name] is not None]
         if found:
             level = float(np.mean(found))
             axes.axhline(level, color="black", lw=1.0, ls=style, label=label)
