@@ -74,15 +74,17 @@ GRID = shlex.split(
 )
 """g and h are tables (no hidden layer), and the discount is the expert's."""
 
-ROBOT = "Hopper-v5"
+ROBOT, CHEETAH = "Hopper-v5", "HalfCheetah-v5"
 SHIFTS = ("gravity=0.7", "mass=1.3", "gear=0.8")
 ROBOT_STEPS, SHIFT_STEPS = 20_000, 15_000
+LONG_STEPS = {ROBOT: 50_000, CHEETAH: 60_000}
+"""How far the true reward gets in longer, with the first seed."""
 
 ANT, DISABLED = "mairl/CustomAnt-v0", "mairl/DisabledAnt-v0"
 ANT_STEPS, DISABLED_STEPS = 8_000, 20_000
 
-CHEETAH, WEAKER = "HalfCheetah-v5", "mairl/HalfCheetah-v0?gear=0.8"
-CHEETAH_STEPS, WEAKER_STEPS, LONG_STEPS = 20_000, 20_000, 60_000
+WEAKER = "mairl/HalfCheetah-v0?gear=0.8"
+CHEETAH_STEPS, WEAKER_STEPS = 20_000, 20_000
 
 MAZE_STEPS, TRANSFER_STEPS, GRID_STEPS = 10_000, 12_000, 20_000
 GRID_EPISODES, GRID_LENGTH = 50_000, 10
@@ -160,6 +162,10 @@ def robots(seeds: list[int], out: Path) -> None:
             words = ["transfer", str(source), target, "--warm-start", *length]
             run(out / f"{name}-warm-s{seed}", *words)
             true_reward(out / f"{name}-true-reward-s{seed}", target, source, length)
+    first = str(seeds[0])
+    length = ["--steps", str(LONG_STEPS[ROBOT]), "--seed", first]
+    source, name = out / f"robots-source-s{first}", f"robots-mass-1.3-true-reward-long-s{first}"
+    true_reward(out / name, "mairl/Hopper-v0?mass=1.3", source, length)
 
 
 def ants(seeds: list[int], out: Path) -> None:
@@ -178,8 +184,14 @@ def cheetahs(seeds: list[int], out: Path) -> None:
         length = ["--steps", str(SHIFT_STEPS), "--seed", seed]
         words = ["transfer", str(source), WEAKER, "--warm-start", *length]
         run(out / f"cheetahs-warm-s{seed}", *words)
-    source, name = out / f"cheetahs-source-s{seeds[0]}", f"cheetahs-true-reward-long-s{seeds[0]}"
-    true_reward(out / name, WEAKER, source, ["--steps", str(LONG_STEPS), "--seed", str(seeds[0])])
+    first = str(seeds[0])
+    length = ["--steps", str(LONG_STEPS[CHEETAH]), "--seed", first]
+    source = out / f"cheetahs-source-s{first}"
+    true_reward(out / f"cheetahs-true-reward-long-s{first}", WEAKER, source, length)
+    if importlib.util.find_spec("stable_baselines3"):
+        words = [WEAKER, "--learner", "sb3", "--steps", str(WEAKER_STEPS), "--seed", first]
+        program = (str(HERE / "true_reward.py"),)
+        run(out / f"cheetahs-true-reward-sb3-s{first}", *words, program=program)
 
 
 def ranked(
