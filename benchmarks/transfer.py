@@ -276,9 +276,9 @@ def read_row(path: Path) -> dict[str, Any]:
         row["evaluations"] = [[steps, round(value, 1)] for steps, value in pairs]
     if cell.endswith("-ranked"):
         reward = path.parent / f"{cell.removesuffix('ranked')}reward-s{seed}"
-        ranked = json.loads((reward / "config.json").read_text())
+        about = json.loads((reward / "config.json").read_text())["ranked"]
         names = ("env_steps", "lambda", "held_out_mistakes", "weights")
-        row["ranking"] = {name: ranked["ranked"][name] for name in names}
+        row["ranking"] = {name: about[name] for name in names}
     return row | (compare_grid(path) if cell.startswith("grid") else {})
 
 
