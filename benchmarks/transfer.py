@@ -20,10 +20,11 @@ them, adversarially and by exact maximum-entropy IRL. ``robots`` learns Hopper's
 alone and goes on with it under other physics (``--warm-start``); beside it the same learner on the
 true reward there, from nothing. ``ants`` learns CustomAnt's reward, ranks disturbed behavior there
 (``mairl rank``), and learns the disabled ant afresh by the ranked, the adversarial and the true
-reward. ``cheetahs`` does so with HalfCheetah and a weaker one, where it also goes on with the
-adversarial reward (``--warm-start``). Runs that are there already are kept, killed ones resumed.
-``table`` writes ``benchmarks/results/transfer-*.json`` and prints them; ``picture`` draws a maze's
-g with episodes of the policies on it.
+reward, and by GAIL's and AIRL's under the same budget. ``cheetahs`` does so with HalfCheetah and a
+weaker one, where it also goes on with the adversarial reward (``--warm-start``). Runs that are
+there already are kept, killed ones resumed. ``table`` puts the runs into
+``benchmarks/results/transfer-*.json``, in the place of former ones of the same cell and seed, and
+prints all that are there; ``picture`` draws a maze's g with episodes of the policies on it.
 """
 
 import argparse
@@ -174,6 +175,11 @@ def ants(seeds: list[int], out: Path) -> None:
         length = ["--steps", str(DISABLED_STEPS), "--seed", seed]
         source = ranked(out, "ants", (ANT, ANT_STEPS), DISABLED, length, seed)
         run(out / f"ants-adversarial-s{seed}", "transfer", str(source), DISABLED, *length)
+        for name in ("gail", "airl"):
+            source = out / f"ants-{name}-source-s{seed}"
+            begin = ["--episodes", "1", "--steps", str(ANT_STEPS), "--seed", seed]
+            run(source, "train", ANT, *REWARDS[name], *FEW, *begin)
+            run(out / f"ants-{name}-s{seed}", "transfer", str(source), DISABLED, *length)
 
 
 def cheetahs(seeds: list[int], out: Path) -> None:
@@ -250,13 +256,17 @@ NAMES = ("return_mean", "source_return_mean", "bc_return_mean", "random_return",
 
 
 def table(out: Path) -> None:
-    """Gather what is there, write it and print it."""
+    """Put the runs that are there into the raw results and print those."""
     for task in ("grid", "maze", "robots", "ants", "cheetahs"):
-        rows = [read_row(path.parent) for path in sorted(out.glob(f"{task}-*/result.json"))]
+        file = RESULTS / f"transfer-{task}.json"
+        rows = json.loads(file.read_text()) if file.exists() else []
+        rows += [read_row(path.parent) for path in out.glob(f"{task}-*/result.json")]
         if not rows:
             continue
+        newest = {(row["cell"], row["seed"]): row for row in rows}
+        rows = [newest[key] for key in sorted(newest)]
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"transfer-{task}.json").write_text(json.dumps(rows, indent=1) + "\n")
+        file.write_text(json.dumps(rows, indent=1) + "\n")
         for cell in dict.fromkeys(row["cell"] for row in rows):
             print(cell_line(cell, [row for row in rows if row["cell"] == cell]))
 
