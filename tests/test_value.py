@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mairl.losses.value import value_loss
+from mairl.losses.value import surprising, temporal_difference, value_loss
 from mairl.policies import Policy
 from mairl.rollout import Rollout, mean_objective, objective
 from mairl.types import Transition
@@ -52,7 +52,7 @@ class Fixed(Policy):
 
 
 def loss_of(batch, rewards, value, target, end_value=7.0):
-    return value_loss(
+    error, metrics = temporal_difference(
         value,
         target,
         Fixed(jnp.float32(0.5)),
@@ -64,6 +64,7 @@ def loss_of(batch, rewards, value, target, end_value=7.0):
         gamma=GAMMA,
         key=jax.random.key(KEY),
     )
+    return value_loss(error), metrics
 
 
 def step(s, a, s2, terminated):
@@ -117,6 +118,32 @@ def test_loss_is_a_mean_over_the_batch_and_a_sum_over_members():
     # y = 0: members' squares 1 + 4 and 9 + 36, halves of 5 and 45, mean 12.5.
     loss, _ = loss_of(batch, [0.0, 0.0], value, target, 0.0)
     np.testing.assert_allclose(loss, 12.5, rtol=1e-6)
+
+
+def test_weights_scale_the_rows_of_the_loss():
+    error = jnp.float32([[1.0, 3.0], [2.0, 0.0]])
+    # Rows 1 + 4 and 9 + 0, weighted 2 and 0.5, halved, averaged.
+    np.testing.assert_allclose(value_loss(error, jnp.float32([2.0, 0.5])), 3.625, rtol=1e-6)
+
+
+def test_surprising_rows_come_in_proportion_to_their_error():
+    """One of three rows: the shares are the errors'. Weights then are all of one row: 1."""
+    error = jnp.float32([1.0, 2.0, 5.0])
+    keys = jax.random.split(jax.random.key(0), 4000)
+    rows, weight = jax.vmap(lambda key: surprising(key, error, 1))(keys)
+    np.testing.assert_allclose(np.bincount(rows[:, 0]) / 4000, [0.125, 0.25, 0.625], atol=0.03)
+    np.testing.assert_allclose(weight, 1.0)
+
+
+def test_surprising_rows_differ_and_their_weights_make_up_for_half_of_the_preference():
+    error = jnp.float32([0.0, 4.0, 1.0, 16.0])
+    rows, weight = surprising(jax.random.key(1), error, 4)
+    assert sorted(rows.tolist()) == [0, 1, 2, 3]
+    np.testing.assert_allclose(weight.mean(), 1.0, rtol=1e-6)
+    by_row = dict(zip(rows.tolist(), weight.tolist(), strict=True))
+    # 1 / sqrt(error): 16 against 4 against 1.
+    np.testing.assert_allclose(by_row[1] / by_row[3], 2.0, rtol=1e-3)
+    np.testing.assert_allclose(by_row[2] / by_row[1], 2.0, rtol=1e-3)
 
 
 def test_polyak_moves_by_tau():

@@ -222,7 +222,7 @@ def _check_settings(settings: Any, prefix: str = "--") -> None:
 
 _AT_LEAST_ONE = (
     *("num_envs", "collect_steps", "warmup_steps", "warmup_hold", "replay_size", "batch_size"),
-    *("width", "depth", "members"),
+    *("width", "depth", "members", "candidates"),
 )
 _ABOVE_ZERO = ("iterations", "learning_rate", "bound", "temperature")
 _SHARES = ("expert_weight", "imagined", "tau", "dropout", "decay", "final_rate")

@@ -30,7 +30,7 @@ from mairl.dynamics import Ensemble, make_dynamics, mean
 from mairl.losses.dynamics import ensemble_loss
 from mairl.losses.policy import policy_loss, temperature_loss
 from mairl.losses.reward import reward_loss
-from mairl.losses.value import value_loss
+from mairl.losses.value import surprising, temporal_difference, value_loss
 from mairl.normalizer import Normalizer, fit
 from mairl.policies import Policy, make_policy
 from mairl.replay import Replay
@@ -317,33 +317,22 @@ class Step:
     def value(self, learner: Learner, key):
         """Temporal difference of the bounded reward; half of each batch is demonstrations."""
         c = self.config.value
+        drawn = self._candidates(learner, jax.random.fold_in(key, 1))
 
         def step(learner: Learner, key):
             keys = split(key, "batch", "loss")
-            batch = self._mixed(keys["batch"])
-            params, target = learner.params, learner.target_value
-            rewards = self.bounded(params.reward, batch)
-            end_values = self.end_value(params.reward, batch)
-            temperature = jnp.exp(params.log_temperature)
-            learner, metrics = learner.descend(
-                "value",
-                c.learning_rate,
-                lambda value: value_loss(
-                    value,
-                    target,
-                    params.policy,
-                    batch,
-                    rewards,
-                    temperature,
-                    self.target_entropy,
-                    end_values,
-                    gamma=self.gamma,
-                    key=keys["loss"],
-                ),
-            )
+            batch, weight = self._mixed(keys["batch"], drawn)
+            errors, rewards = self._errors(learner, batch, keys["loss"])
+
+            def loss(value: ActionValue):
+                error, metrics = errors(value)
+                loss = value_loss(error, weight)
+                return loss, {"value/loss": loss, **metrics}
+
+            learner, metrics = learner.descend("value", c.learning_rate, loss)
             metrics["reward/mean_expert"] = jnp.mean(rewards[: self.half])
             metrics["reward/mean"] = jnp.mean(rewards[self.half :])
-            target = polyak(target, learner.params.value, c.tau)
+            target = polyak(learner.target_value, learner.params.value, c.tau)
             return learner._replace(target_value=target), metrics
 
         return _repeat(step, learner, c.steps, key)
@@ -362,7 +351,8 @@ class Step:
             steps = self._normalize(segment), mask
             rollout = lambda policy: anchored(policy, *model, *steps, key=keys["rollout"])  # noqa: E731
         else:
-            starts = self._deal(self._mixed(keys["batch"]).obs)
+            drawn = self._candidates(learner, jax.random.fold_in(key, 1))
+            starts = self._deal(self._mixed(keys["batch"], drawn)[0].obs)
             rollout = lambda policy: imagine(  # noqa: E731
                 policy, *model, starts, self.horizon, key=keys["rollout"]
             )
@@ -411,7 +401,7 @@ class Step:
         if self.config.reward.imagined_demonstrated:
             starts = self._expert(batch_key, self.half).obs
         else:
-            starts = self._deal(self._mixed(batch_key).obs[::2])
+            starts = self._deal(self._mixed(batch_key)[0].obs[::2])
         rollout = imagine(
             learner.params.policy,
             learner.params.dynamics,
@@ -446,11 +436,49 @@ class Step:
         members = self.config.dynamics.members
         return obs.reshape(-1, members, obs.shape[-1]).swapaxes(0, 1).reshape(obs.shape)
 
-    def _mixed(self, key) -> Transition:
-        """Half a batch of demonstrations, then half a batch of replay."""
+    def _errors(self, learner: Learner, batch: Transition, key):
+        """A function that gives critics' errors on the batch, and the batch's bounded rewards."""
+        params = learner.params
+        rewards = self.bounded(params.reward, batch)
+        end_values = self.end_value(params.reward, batch)
+        temperature = jnp.exp(params.log_temperature)
+        return lambda value: temporal_difference(
+            value,
+            learner.target_value,
+            params.policy,
+            batch,
+            rewards,
+            temperature,
+            self.target_entropy,
+            end_values,
+            gamma=self.gamma,
+            key=key,
+        ), rewards
+
+    def _candidates(self, learner: Learner, key) -> tuple[Transition, Float[Array, " n"]] | None:
+        """Replayed transitions to choose from, and by how much the critics err there; None where
+        there is no choice to make."""
+        c = self.config.value
+        if c.candidates == 1 or not c.steps:
+            return None
+        replay_key, error_key = jax.random.split(key)
+        drawn = self._replay(replay_key, c.candidates * self.half)
+        errors, _ = self._errors(learner, drawn, error_key)
+        return drawn, jnp.mean(jnp.abs(errors(learner.params.value)[0]), 0)
+
+    def _mixed(self, key, drawn=None) -> tuple[Transition, Float[Array, " batch"] | None]:
+        """Half a batch of demonstrations, then half a batch of replay: drawn evenly, or among
+        ``drawn`` by the critics' errors there. And weights, None where all are alike."""
         expert_key, replay_key = jax.random.split(key)
-        both = self._expert(expert_key, self.half), self._replay(replay_key, self.half)
-        return jax.tree.map(lambda *xs: jnp.concatenate(xs), *both)
+        expert = self._expert(expert_key, self.half)
+        if drawn is None:
+            replayed, weight = self._replay(replay_key, self.half), None
+        else:
+            candidates, error = drawn
+            rows, weight = surprising(replay_key, error, self.half)
+            replayed = jax.tree.map(lambda x: x[rows], candidates)
+            weight = jnp.concatenate([jnp.ones(self.half), weight])
+        return jax.tree.map(lambda *xs: jnp.concatenate(xs), expert, replayed), weight
 
     def _expert(self, key, n: int) -> Transition:
         rows = jax.random.randint(key, (n,), 0, self.expert.terminated.shape[0])
