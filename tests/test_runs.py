@@ -828,5 +828,8 @@ def test_alarms():
     # Where the expert finishes early, shorter is better.
     shorter = [calm] * 20 + [{**calm, "rollout/ep_len_mean": 20.0}] * 10
     assert alarms(shorter, 25.0) == []
+    # A model that was surprised once and learns from it is no cause for alarm.
+    errors = [0.05] * 20 + [2.0] * 20 + [0.8] * 10
+    assert alarms([{**calm, "dynamics/squared_error": error} for error in errors], 500.0) == []
     # Metrics that an algorithm does not have raise no alarm.
     assert alarms([{"env_steps": 1}] * 40, 500.0) == []

@@ -54,8 +54,10 @@ def _model_error(lines: Lines) -> str | None:
     errors = _recent(lines, "dynamics/squared_error", len(lines))
     if len(errors) < 2 * LATELY:
         return None
-    now, best = errors[-5:].mean(), np.convolve(errors, np.full(5, 0.2), "valid").min()
-    if now < 0.1 or now < 10.0 * best:
+    smooth = np.convolve(errors, np.full(5, 0.2), "valid")
+    now, best, worst = smooth[-1], smooth.min(), smooth.max()
+    # Below half of its worst it is learning what was new, such as a wall nobody had hit before.
+    if now < 0.1 or now < 10.0 * best or now < 0.5 * worst:
         return None
     return (
         f"The model's error has grown {now / best:.0f}-fold from its best: the policy is where "
