@@ -428,6 +428,41 @@ def test_gradients_are_clipped_by_their_norm_and_weights_do_not_decay():
     assert size(learner.params.policy) > 0
 
 
+def test_replay_is_drawn_by_the_critics_error_where_asked_for():
+    """The replayed half is of those candidates that have an error; without, no candidates.
+
+    And value and policy both take another step by them.
+    """
+    config, spec, state = settings("default"), SPACES["box"], fresh("default", "box")
+    choosing = replace(config, value=replace(config.value, candidates=8))
+    data, half = (ring("box"), demonstrations("box")), config.batch_size // 2
+
+    @partial(jax.jit, static_argnums=0)
+    def draw(config):
+        learner, keys = learner_of(state), jax.random.split(jax.random.key(0), 4)
+        step = algorithm.Step(config, spec, state, *data, jnp.float32(0.0))
+        drawn = step._candidates(learner, keys[0])
+        if drawn is not None:
+            candidates, error = drawn
+            # All but the last quarter of the candidates are known already.
+            drawn = candidates, jnp.where(jnp.arange(len(error)) < 6 * half, 0.0, error)
+        mixed = step._mixed(keys[1], drawn)
+        return drawn, *mixed, (step.value(learner, keys[2])[0], step.policy(learner, keys[3])[0])
+
+    drawn, plain, weight, steps = draw(config)
+    assert drawn is None
+    assert weight is None
+    (candidates, error), batch, weight, other = draw(choosing)
+    assert jnp.all(error[6 * half :] > 0)
+    surprising = {tuple(row) for row in np.asarray(candidates.obs[6 * half :])}
+    among = [tuple(row) in surprising for row in np.asarray(batch.obs[half:])]
+    assert np.mean(among) > 0.9
+    np.testing.assert_array_equal(batch.obs[:half], plain.obs[:half])
+    np.testing.assert_array_equal(weight[:half], 1.0)
+    for name, before, after in zip(("value", "policy"), steps, other, strict=True):
+        assert not same(getattr(before.params, name), getattr(after.params, name))
+
+
 def test_dynamics_learn_from_replay_and_from_demonstrations():
     """What is not a number in either one reaches the model, so both are used."""
     config, spec, state = settings("default"), SPACES["box"], fresh("default", "box")

@@ -317,7 +317,7 @@ class Step:
     def value(self, learner: Learner, key):
         """Temporal difference of the bounded reward; half of each batch is demonstrations."""
         c = self.config.value
-        drawn = self._candidates(learner, jax.random.fold_in(key, 1))
+        drawn = self._candidates(learner, key)
 
         def step(learner: Learner, key):
             keys = split(key, "batch", "loss")
@@ -351,7 +351,7 @@ class Step:
             steps = self._normalize(segment), mask
             rollout = lambda policy: anchored(policy, *model, *steps, key=keys["rollout"])  # noqa: E731
         else:
-            drawn = self._candidates(learner, jax.random.fold_in(key, 1))
+            drawn = self._candidates(learner, key)
             starts = self._deal(self._mixed(keys["batch"], drawn)[0].obs)
             rollout = lambda policy: imagine(  # noqa: E731
                 policy, *model, starts, self.horizon, key=keys["rollout"]
@@ -461,7 +461,8 @@ class Step:
         c = self.config.value
         if c.candidates == 1 or not c.steps:
             return None
-        replay_key, error_key = jax.random.split(key)
+        # A number that no split of the caller's reaches: split(key, n)[i] is fold_in(key, i).
+        replay_key, error_key = jax.random.split(jax.random.fold_in(key, 1 << 16))
         drawn = self._replay(replay_key, c.candidates * self.half)
         errors, _ = self._errors(learner, drawn, error_key)
         return drawn, jnp.mean(jnp.abs(errors(learner.params.value)[0]), 0)
