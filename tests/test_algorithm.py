@@ -441,13 +441,14 @@ def test_replay_is_drawn_by_the_critics_error_where_asked_for():
     def draw(config):
         learner, keys = learner_of(state), jax.random.split(jax.random.key(0), 4)
         step = algorithm.Step(config, spec, state, *data, jnp.float32(0.0))
-        drawn = step._candidates(learner, keys[0])
+        drawn = step.candidates(learner, keys[0])
         if drawn is not None:
-            candidates, error = drawn
             # All but the last quarter of the candidates are known already.
-            drawn = candidates, jnp.where(jnp.arange(len(error)) < 6 * half, 0.0, error)
+            known = jnp.arange(len(drawn.error)) < 6 * half
+            drawn = drawn._replace(error=jnp.where(known, 0.0, drawn.error))
         mixed = step._mixed(keys[1], drawn)
-        return drawn, *mixed, (step.value(learner, keys[2])[0], step.policy(learner, keys[3])[0])
+        value, policy = step.value(learner, keys[2], drawn), step.policy(learner, keys[3], drawn)
+        return drawn, *mixed, (value[0], policy[0])
 
     drawn, plain, weight, steps = draw(config)
     assert drawn is None

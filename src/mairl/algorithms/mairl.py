@@ -193,11 +193,12 @@ def update(
 
     def iteration(learner: Learner, key: Key[Array, ""]) -> tuple[Learner, Metrics]:
         keys = split(key, "dynamics", "reward", "value", "policy")
-        metrics: Metrics = {}
-        for name in ("dynamics", "reward", "value", "policy"):
-            learner, new = getattr(step, name)(learner, keys[name])
-            metrics |= new
-        return learner, metrics
+        learner, dynamics = step.dynamics(learner, keys["dynamics"])
+        learner, reward = step.reward(learner, keys["reward"])
+        drawn = step.candidates(learner, keys["value"])
+        learner, value = step.value(learner, keys["value"], drawn)
+        learner, policy = step.policy(learner, keys["policy"], drawn)
+        return learner, dynamics | reward | value | policy
 
     learner = Learner(state.params, state.target_value, state.optimizers)
     learner, metrics = jax.lax.scan(iteration, learner, jax.random.split(key, iterations))
@@ -234,10 +235,18 @@ class Learner(NamedTuple):
         ), metrics
 
 
+class Candidates(NamedTuple):
+    """Replayed transitions, and by how much the critics err on each: mean over their members."""
+
+    transition: Transition
+    error: Float[Array, " n"]
+
+
 class Step:
     """The four steps of an iteration: ``(learner, key) -> (learner, metrics)``.
 
-    Holds what stays the same during one call of ``update``.
+    Value and policy take the ``candidates`` of the iteration as well. Holds what stays the same
+    during one call of ``update``.
     """
 
     def __init__(self, config: MAIRLConfig, spec: EnvSpec, state, replay, expert, progress):
@@ -314,10 +323,21 @@ class Step:
             ),
         )
 
-    def value(self, learner: Learner, key):
+    def candidates(self, learner: Learner, key) -> Candidates | None:
+        """Replayed transitions for value and policy to choose from; None where they get no
+        choice."""
+        c = self.config.value
+        if c.candidates == 1 or not c.steps:
+            return None
+        # A number that no split of the caller's reaches: split(key, n)[i] is fold_in(key, i).
+        replay_key, error_key = jax.random.split(jax.random.fold_in(key, 1 << 16))
+        batch = self._replay(replay_key, c.candidates * self.half)
+        errors, _ = self._errors(learner, batch, error_key)
+        return Candidates(batch, jnp.mean(jnp.abs(errors(learner.params.value)[0]), 0))
+
+    def value(self, learner: Learner, key, drawn: Candidates | None = None):
         """Temporal difference of the bounded reward; half of each batch is demonstrations."""
         c = self.config.value
-        drawn = self._candidates(learner, key)
 
         def step(learner: Learner, key):
             keys = split(key, "batch", "loss")
@@ -337,7 +357,7 @@ class Step:
 
         return _repeat(step, learner, c.steps, key)
 
-    def policy(self, learner: Learner, key):
+    def policy(self, learner: Learner, key, drawn: Candidates | None = None):
         """Climb the objective's own gradient, held near the demonstrations where they are.
 
         Then move the temperature to its target.
@@ -351,7 +371,6 @@ class Step:
             steps = self._normalize(segment), mask
             rollout = lambda policy: anchored(policy, *model, *steps, key=keys["rollout"])  # noqa: E731
         else:
-            drawn = self._candidates(learner, key)
             starts = self._deal(self._mixed(keys["batch"], drawn)[0].obs)
             rollout = lambda policy: imagine(  # noqa: E731
                 policy, *model, starts, self.horizon, key=keys["rollout"]
@@ -455,19 +474,7 @@ class Step:
             key=key,
         ), rewards
 
-    def _candidates(self, learner: Learner, key) -> tuple[Transition, Float[Array, " n"]] | None:
-        """Replayed transitions to choose from, and by how much the critics err there; None where
-        there is no choice to make."""
-        c = self.config.value
-        if c.candidates == 1 or not c.steps:
-            return None
-        # A number that no split of the caller's reaches: split(key, n)[i] is fold_in(key, i).
-        replay_key, error_key = jax.random.split(jax.random.fold_in(key, 1 << 16))
-        drawn = self._replay(replay_key, c.candidates * self.half)
-        errors, _ = self._errors(learner, drawn, error_key)
-        return drawn, jnp.mean(jnp.abs(errors(learner.params.value)[0]), 0)
-
-    def _mixed(self, key, drawn=None) -> tuple[Transition, Float[Array, " batch"] | None]:
+    def _mixed(self, key, drawn: Candidates | None = None) -> tuple[Transition, Float[Array, " batch"] | None]:
         """Half a batch of demonstrations, then half a batch of replay: drawn evenly, or among
         ``drawn`` by the critics' errors there. And weights, None where all are alike."""
         expert_key, replay_key = jax.random.split(key)
@@ -475,9 +482,8 @@ class Step:
         if drawn is None:
             replayed, weight = self._replay(replay_key, self.half), None
         else:
-            candidates, error = drawn
-            rows, weight = surprising(replay_key, error, self.half)
-            replayed = jax.tree.map(lambda x: x[rows], candidates)
+            rows, weight = surprising(replay_key, drawn.error, self.half)
+            replayed = jax.tree.map(lambda x: x[rows], drawn.transition)
             weight = jnp.concatenate([jnp.ones(self.half), weight])
         return jax.tree.map(lambda *xs: jnp.concatenate(xs), expert, replayed), weight
 

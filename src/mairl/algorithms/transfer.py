@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Key
 
 from mairl.algorithms import mairl
 from mairl.algorithms.config import MAIRLConfig, PolicyConfig, ValueConfig
-from mairl.algorithms.mairl import Learner, Parameters, State
+from mairl.algorithms.mairl import Candidates, Learner, Parameters, State
 from mairl.normalizer import Normalizer
 from mairl.rewards import AIRLReward
 from mairl.types import EnvSpec, Metrics, Transition
@@ -61,9 +61,11 @@ class TransferStep(mairl.Step):
         """The reward stays as it is."""
         return learner, {}
 
-    def value(self, learner: Learner, key: Key[Array, ""]) -> tuple[Learner, Metrics]:
+    def value(
+        self, learner: Learner, key: Key[Array, ""], drawn: Candidates | None = None
+    ) -> tuple[Learner, Metrics]:
         """As in MAIRL; there is no expert to report the reward of."""
-        learner, metrics = super().value(learner, key)
+        learner, metrics = super().value(learner, key, drawn)
         metrics.pop("reward/mean_expert", None)
         return learner, metrics
 
