@@ -464,6 +464,32 @@ def test_replay_is_drawn_by_the_critics_error_where_asked_for():
         assert not same(getattr(before.params, name), getattr(after.params, name))
 
 
+@pytest.mark.parametrize("space", ["box", "discrete"])
+def test_steps_through_the_model_in_the_critics_target_stay_with_their_row(space):
+    """With a horizon the target asks the model; what follows a row is told from that row alone."""
+    config, spec, state = settings("default"), SPACES[space], fresh("default", space)
+    learner = learner_of(state)
+    lost = jax.tree.map(lambda x: jnp.nan * x, learner.params.dynamics)
+    batch = state.normalizer.transition(demonstrations(space))
+    batch = jax.tree.map(lambda x: x[: config.batch_size], batch)._replace(
+        terminated=jnp.zeros(config.batch_size)
+    )
+    moved = batch._replace(next_obs=batch.next_obs.at[5].add(1.0))
+
+    @partial(jax.jit, static_argnums=0)
+    def errors(horizon, batch, dynamics):
+        step = algorithm.Step(config, spec, state, ring(space), batch, jnp.float32(0.0))
+        changed = learner._replace(params=learner.params._replace(dynamics=dynamics))
+        error, _ = step._errors(changed, batch, horizon, jax.random.key(1))
+        return error(learner.params.value)[0]
+
+    for horizon in (0, 3):
+        before, after = (errors(horizon, b, learner.params.dynamics) for b in (batch, moved))
+        changed = np.flatnonzero(jnp.any(before != after, 0))
+        np.testing.assert_array_equal(changed, [5])
+        assert bool(jnp.all(jnp.isnan(errors(horizon, batch, lost)))) == (horizon > 0)
+
+
 def test_dynamics_learn_from_replay_and_from_demonstrations():
     """What is not a number in either one reaches the model, so both are used."""
     config, spec, state = settings("default"), SPACES["box"], fresh("default", "box")

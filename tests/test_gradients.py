@@ -482,28 +482,15 @@ def test_entropy_of_recorded_actions_has_the_entropys_gradient(discrete):
 
 
 def test_value_loss_moves_nothing_but_the_value():
-    policy, _, _, value = parts()
-    target = parts(1)[3]
+    _, _, _, value = parts()
     batch = jax.tree.map(lambda x: jnp.asarray(x[0]), random_segment()[0])
 
-    def loss(value, target, policy, rewards, temperature, end_value):
-        error, _ = temporal_difference(
-            value,
-            target,
-            policy,
-            batch,
-            rewards,
-            temperature,
-            0.3,
-            end_value,
-            gamma=GAMMA,
-            key=jax.random.key(0),
-        )
+    def loss(value, rewards, future, end_value):
+        error, _ = temporal_difference(value, batch, rewards, future, end_value, gamma=GAMMA)
         return value_loss(error)
 
-    by_value, *others = jax.grad(loss, argnums=range(6))(
-        value, target, policy, jnp.ones(BATCH), jnp.float32(0.5), jnp.ones(BATCH)
-    )
+    numbers = jnp.ones(BATCH)
+    by_value, *others = jax.grad(loss, argnums=range(4))(value, numbers, numbers, numbers)
     assert all(jnp.all(x == 0) for x in jax.tree.leaves(others))
     assert all(jnp.any(x != 0) for x in jax.tree.leaves(by_value))
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mairl.losses.returns import returns
 from mairl.losses.value import surprising, temporal_difference, value_loss
 from mairl.policies import Policy
 from mairl.rollout import Rollout, mean_objective, objective
@@ -51,18 +52,37 @@ class Fixed(Policy):
         return jnp.zeros(())
 
 
+def future_of(target, obs, horizon=0, terminated=0.0):
+    """From ``obs`` on, a step through the model adding 1 to it and earning its action."""
+    obs = jnp.stack([obs + t for t in range(horizon + 1)])
+    policy, rows = Fixed(jnp.float32(0.5)), obs.shape[1]
+    action, entropy = policy.sample(obs[:-1], jax.random.key(KEY))
+    ends = jnp.full((horizon, rows), terminated)
+    alive = jnp.stack([jnp.full(rows, (1.0 - terminated) ** t) for t in range(horizon + 1)])
+    steps = Rollout(
+        Transition(obs[:-1], action, obs[1:], ends), entropy, alive[:-1], obs[-1], alive[-1]
+    )
+    return returns(
+        policy,
+        steps,
+        target,
+        lambda transition: transition.action[..., 0],
+        jnp.float32(0.1),
+        1.5,
+        lambda transition: jnp.full(transition.terminated.shape, 3.0),
+        GAMMA,
+        key=jax.random.key(KEY),
+    )[0]
+
+
 def loss_of(batch, rewards, value, target, end_value=7.0):
     error, metrics = temporal_difference(
         value,
-        target,
-        Fixed(jnp.float32(0.5)),
         batch,
         jnp.float32(rewards),
-        jnp.float32(0.1),
-        1.5,
+        future_of(target, batch.next_obs),
         jnp.full(batch.terminated.shape, end_value),
         gamma=GAMMA,
-        key=jax.random.key(KEY),
     )
     return value_loss(error), metrics
 
@@ -100,6 +120,18 @@ def test_target_of_a_step_that_goes_on_by_hand():
     np.testing.assert_allclose(metrics["value/target"], 6.945, rtol=1e-6)
     np.testing.assert_allclose(loss, 32.995525, rtol=1e-6)
     np.testing.assert_allclose(metrics["value/mean"], 1.25, rtol=1e-6)
+
+
+def test_what_follows_is_the_mean_over_horizons_by_hand():
+    """Of Q alone, of one step and Q: what a critic's target is made of with ``value.horizon``."""
+    target = linear_value((1.0, 1.0), (3.0, 0.0))
+    obs = jnp.float32([[4.0]])
+    # V(s) = min(1.5 s, 3 s) + 0.1 * (2 - 1.5): 6.05 at s = 4, 7.55 at 5.
+    np.testing.assert_allclose(future_of(target, obs), [6.05], rtol=1e-6)
+    # One step earns 2 and its entropy .05: 2.05 + 0.9 * 7.55 = 8.845; the mean with 6.05.
+    np.testing.assert_allclose(future_of(target, obs, 1), [7.4475], rtol=1e-6)
+    # It ends with a chance of a half, which is worth 3: 2.05 + 0.45 * 3 + 0.45 * 7.55 = 6.7975.
+    np.testing.assert_allclose(future_of(target, obs, 1, 0.5), [6.42375], rtol=1e-6)
 
 
 @pytest.mark.parametrize("end_value", [0.0, 7.0, -3.0])

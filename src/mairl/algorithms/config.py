@@ -97,6 +97,8 @@ class ValueConfig:
     learning_rate: float = 3e-4
     tau: float = 0.005
     """Polyak rate of the target."""
+    horizon: int = 0
+    """Steps of the policy through the model before what the target says."""
     candidates: int = 1
     """Replayed transitions from which each of value's and policy's is chosen, those by which the
     critics err more the likelier; 1 for an even draw."""

@@ -29,6 +29,7 @@ from mairl.algorithms.config import PRESETS, MAIRLConfig, settled, split
 from mairl.dynamics import Ensemble, make_dynamics, mean
 from mairl.losses.dynamics import ensemble_loss
 from mairl.losses.policy import policy_loss, temperature_loss
+from mairl.losses.returns import returns
 from mairl.losses.reward import reward_loss
 from mairl.losses.value import surprising, temporal_difference, value_loss
 from mairl.normalizer import Normalizer, fit
@@ -332,7 +333,7 @@ class Step:
         # A number that no split of the caller's reaches: split(key, n)[i] is fold_in(key, i).
         replay_key, error_key = jax.random.split(jax.random.fold_in(key, 1 << 16))
         batch = self._replay(replay_key, c.candidates * self.half)
-        errors, _ = self._errors(learner, batch, error_key)
+        errors, _ = self._errors(learner, batch, 0, error_key)
         return Candidates(batch, jnp.mean(jnp.abs(errors(learner.params.value)[0]), 0))
 
     def value(self, learner: Learner, key, drawn: Candidates | None = None):
@@ -342,7 +343,7 @@ class Step:
         def step(learner: Learner, key):
             keys = split(key, "batch", "loss")
             batch, weight = self._mixed(keys["batch"], drawn)
-            errors, rewards = self._errors(learner, batch, keys["loss"])
+            errors, rewards = self._errors(learner, batch, c.horizon, keys["loss"])
 
             def loss(value: ActionValue):
                 error, metrics = errors(value)
@@ -371,7 +372,7 @@ class Step:
             steps = self._normalize(segment), mask
             rollout = lambda policy: anchored(policy, *model, *steps, key=keys["rollout"])  # noqa: E731
         else:
-            starts = self._deal(self._mixed(keys["batch"], drawn)[0].obs)
+            starts = _deal(self._mixed(keys["batch"], drawn)[0].obs, self.config.dynamics.members)
             rollout = lambda policy: imagine(  # noqa: E731
                 policy, *model, starts, self.horizon, key=keys["rollout"]
             )
@@ -420,7 +421,7 @@ class Step:
         if self.config.reward.imagined_demonstrated:
             starts = self._expert(batch_key, self.half).obs
         else:
-            starts = self._deal(self._mixed(batch_key)[0].obs[::2])
+            starts = _deal(self._mixed(batch_key)[0].obs[::2], self.config.dynamics.members)
         rollout = imagine(
             learner.params.policy,
             learner.params.dynamics,
@@ -450,31 +451,43 @@ class Step:
         log_prob = jax.lax.stop_gradient(policy.log_prob(batch.obs, batch.action))
         return jnp.clip(log_prob, -10.0, 10.0)
 
-    def _deal(self, obs):
-        """Reorder [expert; replay] rows so that every ensemble member gets as many of both."""
-        members = self.config.dynamics.members
-        return obs.reshape(-1, members, obs.shape[-1]).swapaxes(0, 1).reshape(obs.shape)
+    def _errors(self, learner: Learner, batch: Transition, horizon: int, key):
+        """A function that gives critics' errors on the batch, and the batch's bounded rewards.
 
-    def _errors(self, learner: Learner, batch: Transition, key):
-        """A function that gives critics' errors on the batch, and the batch's bounded rewards."""
+        What follows a step is ``horizon`` steps of the current policy through the model and then
+        the slow copy of the critics (value expansion: Feinberg et al. 2018), on average over all
+        shorter ones too, as in the policy's loss.
+        """
         params = learner.params
         rewards = self.bounded(params.reward, batch)
         end_values = self.end_value(params.reward, batch)
-        temperature = jnp.exp(params.log_temperature)
-        return lambda value: temporal_difference(
-            value,
-            learner.target_value,
+        # Dealt to the models and gathered again; without a step there is nothing to deal.
+        parts = self.config.dynamics.members if horizon else 1
+        steps = imagine(
+            *(params.policy, params.dynamics, self.state.delta_scale),
+            _deal(batch.next_obs, parts),
+            horizon,
+            key=jax.random.fold_in(key, 1 << 16),
+        )
+        future, _ = returns(
             params.policy,
-            batch,
-            rewards,
-            temperature,
+            steps,
+            learner.target_value,
+            lambda transition: self.bounded(params.reward, transition),
+            jnp.exp(params.log_temperature),
             self.target_entropy,
-            end_values,
-            gamma=self.gamma,
+            lambda transition: self.end_value(params.reward, transition),
+            self.gamma,
             key=key,
+        )
+        future = _deal(future, len(future) // parts)
+        return lambda value: temporal_difference(
+            value, batch, rewards, future, end_values, gamma=self.gamma
         ), rewards
 
-    def _mixed(self, key, drawn: Candidates | None = None) -> tuple[Transition, Float[Array, " batch"] | None]:
+    def _mixed(
+        self, key, drawn: Candidates | None = None
+    ) -> tuple[Transition, Float[Array, " batch"] | None]:
         """Half a batch of demonstrations, then half a batch of replay: drawn evenly, or among
         ``drawn`` by the critics' errors there. And weights, None where all are alike."""
         expert_key, replay_key = jax.random.split(key)
@@ -496,6 +509,14 @@ class Step:
 
     def _normalize(self, batch: Transition) -> Transition:
         return self.state.normalizer.transition(batch)
+
+
+def _deal(rows: Array, parts: int) -> Array:
+    """Row i to part i modulo ``parts``, part after part; ``rows / parts`` parts undo it.
+
+    Of [expert; replay] rows every model of the ensemble then gets as many of both.
+    """
+    return rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1).reshape(rows.shape)
 
 
 def _repeat(step, learner: Learner, steps: int, key) -> tuple[Learner, Metrics]:

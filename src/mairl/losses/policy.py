@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from mairl.losses.returns import returns
 from mairl.policies import Policy
-from mairl.rollout import Rollout, mean_objective, objective
+from mairl.rollout import Rollout
 from mairl.types import Metrics, Transition
 from mairl.value import ActionValue
 
@@ -24,28 +25,16 @@ def policy_loss(
     *,
     key: Key[Array, ""],
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Minus the mean over h = 0 ... H of E sum_{t<h} gamma^t [r_t + temperature * entropy_t]
-    + gamma^h V(s_h).
+    """Minus the mean of ``returns.returns``.
 
-    V(s) = min over members of Q(s, a) + temperature * entropy, a ~ pi(s); without a value only the
-    whole horizon counts and the return stops there, as in the paper; an end by a transition is
-    worth its ``end_value``. Entropies count from ``target_entropy``: what is held on average is
-    worth nothing, so living on earns no more by it than an end. Gradients reach the policy through
-    actions, rewards, the model and Q; none of those is changed by it.
+    Gradients reach the policy through actions, rewards, the model and Q; none of those is changed
+    by it.
     """
-    steps = rollout(policy)
-    entropy = steps.entropy
-    steps = steps._replace(entropy=entropy - target_entropy)
-    rewards, end_values = reward(steps.transition), end_value(steps.transition)
-    if value is None:
-        last = jnp.zeros(steps.final_alive.shape)
-        returns = objective(steps, rewards, temperature, end_values, last, gamma)
-    else:
-        obs = jnp.concatenate([steps.transition.obs, steps.final_obs[None]])
-        values, entropy = policy.expect(obs, value.lower, key)
-        values = values + temperature * (entropy - target_entropy)
-        returns = mean_objective(steps, rewards, temperature, end_values, values, gamma)
-    mean = jnp.mean(returns)
+    earned, entropy = returns(
+        *(policy, rollout(policy), value, reward, temperature, target_entropy, end_value, gamma),
+        key=key,
+    )
+    mean = jnp.mean(earned)
     return -mean, {
         "policy/objective": mean,
         "policy/entropy": jnp.mean(entropy),
