@@ -98,7 +98,7 @@ class ValueConfig:
     tau: float = 0.005
     """Polyak rate of the target."""
     horizon: int = 0
-    """Steps of the policy through the model before what the target says."""
+    """Steps of the policy through the model in the target, on average over all shorter ones."""
     candidates: int = 1
     """Replayed transitions from which each of value's and policy's is chosen, those by which the
     critics err more the likelier; 1 for an even draw."""
