@@ -14,7 +14,8 @@ from scipy import stats
 from mairl.algorithms.mairl import Learner, Parameters, _optimizers
 from mairl.dynamics import Ensemble, make_dynamics
 from mairl.dynamics.base import MarkovDynamics
-from mairl.losses.policy import policy_loss, temperature_loss
+from mairl.losses.policy import temperature_loss
+from mairl.losses.returns import returns
 from mairl.losses.reward import reward_loss
 from mairl.losses.value import temporal_difference, value_loss
 from mairl.nets.distributions import (
@@ -82,6 +83,11 @@ def dot(a, b):
     return sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+def minus_return(*args, **kwargs):
+    """The policy's loss."""
+    return -jnp.mean(returns(*args, **kwargs)[0])
+
+
 # --- Finite differences ---------------------------------------------------------------------
 
 
@@ -92,9 +98,9 @@ def test_imagined_gradient_is_that_of_finite_differences(double):
     bounded = BoundedReward(5.0, True, double(0.3), double(-0.5))
 
     def loss(policy, obs):
-        return policy_loss(
+        return minus_return(
             policy,
-            lambda p: imagine(p, dynamics, scale, obs, HORIZON, key=jax.random.key(1)),
+            imagine(policy, dynamics, scale, obs, HORIZON, key=jax.random.key(1)),
             value,
             lambda transition: bounded(reward, transition),
             double(0.2),
@@ -102,7 +108,7 @@ def test_imagined_gradient_is_that_of_finite_differences(double):
             lambda transition: bounded.after(reward.f(transition)),
             GAMMA,
             key=jax.random.key(2),
-        )[0]
+        )
 
     both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
     _, gradients = both(policy, obs)
@@ -131,9 +137,9 @@ def test_anchored_gradient_is_that_of_the_rollout_with_frozen_corrections(double
 
     def loss(policy, obs):
         moved = segment._replace(obs=segment.obs.at[0].set(obs))
-        return policy_loss(
+        return minus_return(
             policy,
-            lambda p: anchored(p, dynamics, scale, moved, mask, key=jax.random.key(1)),
+            anchored(policy, dynamics, scale, moved, mask, key=jax.random.key(1)),
             None,
             lambda transition: bounded(reward, transition),
             double(0.2),
@@ -141,7 +147,7 @@ def test_anchored_gradient_is_that_of_the_rollout_with_frozen_corrections(double
             lambda transition: bounded.after(reward.f(transition)),
             GAMMA,
             key=jax.random.key(2),
-        )[0]
+        )
 
     def corrections(policy):
         mean, log_std = policy._parameters(segment.obs)
@@ -569,9 +575,9 @@ def test_policy_gradient_passes_through_reward_entropy_value_ends_and_model(kind
 
         # A critic's last layer is linear: scaling it scales the value.
         last = lambda v: v.members.layers[-1].weight  # noqa: E731
-        return policy_loss(
+        return minus_return(
             policy,
-            rollout,
+            rollout(policy),
             eqx.tree_at(last, value, weight["value"] * last(value)),
             lambda transition: weight["reward"] * bounded(reward, transition),
             weight["entropy"],
@@ -579,7 +585,7 @@ def test_policy_gradient_passes_through_reward_entropy_value_ends_and_model(kind
             lambda transition: weight["end"] * jnp.ones_like(transition.terminated),
             GAMMA,
             key=jax.random.key(2),
-        )[0]
+        )
 
     def gradient(keep=1.0, **weight):
         weight = {"reward": 0.0, "entropy": 0.0, "value": 0.0, "end": 0.0, **weight}

@@ -28,7 +28,7 @@ from mairl import replay as replays
 from mairl.algorithms.config import PRESETS, MAIRLConfig, settled, split
 from mairl.dynamics import Ensemble, make_dynamics, mean
 from mairl.losses.dynamics import ensemble_loss
-from mairl.losses.policy import policy_loss, temperature_loss
+from mairl.losses.policy import temperature_loss
 from mairl.losses.returns import returns
 from mairl.losses.reward import reward_loss
 from mairl.losses.value import surprising, temporal_difference, value_loss
@@ -36,7 +36,7 @@ from mairl.normalizer import Normalizer, fit
 from mairl.policies import Policy, make_policy
 from mairl.replay import Replay
 from mairl.rewards import AIRLReward, BoundedReward, end_level, end_logits
-from mairl.rollout import anchored, imagine
+from mairl.rollout import Rollout, anchored, imagine
 from mairl.types import EnvSpec, Metrics, Transition
 from mairl.value import ActionValue, polyak
 
@@ -384,19 +384,9 @@ class Step:
             return c.cloning / (1.0 - self.gamma) * loss, {"policy/cloning_loss": loss}
 
         def loss(policy: Policy):
-            return policy_loss(
-                policy,
-                rollout,
-                # The slow copy: it says the same with less noise, and a policy that follows noise
-                # loses its gait.
-                learner.target_value if self.config.value.steps else None,
-                lambda transition: self.bounded(params.reward, transition),
-                jnp.exp(params.log_temperature),
-                self.target_entropy,
-                lambda transition: self.end_value(params.reward, transition),
-                self.gamma,
-                key=keys["final"],
-            )
+            earned, entropy = self._returns(learner, policy, rollout(policy), keys["final"])
+            mean = jnp.mean(earned)
+            return -mean, {"policy/objective": mean, "policy/entropy": jnp.mean(entropy)}
 
         learner, metrics = learner.descend(
             "policy", c.learning_rate * self.rate, loss, clone if c.cloning else None
@@ -451,6 +441,23 @@ class Step:
         log_prob = jax.lax.stop_gradient(policy.log_prob(batch.obs, batch.action))
         return jnp.clip(log_prob, -10.0, 10.0)
 
+    def _returns(self, learner: Learner, policy: Policy, steps: Rollout, key):
+        """What ``policy`` earns along ``steps`` of its own, and its entropy (see ``returns``)."""
+        params = learner.params
+        return returns(
+            policy,
+            steps,
+            # The slow copy: it says the same with less noise, and a policy that follows noise
+            # loses its gait.
+            learner.target_value if self.config.value.steps else None,
+            lambda transition: self.bounded(params.reward, transition),
+            jnp.exp(params.log_temperature),
+            self.target_entropy,
+            lambda transition: self.end_value(params.reward, transition),
+            self.gamma,
+            key=key,
+        )
+
     def _errors(self, learner: Learner, batch: Transition, horizon: int, key):
         """A function that gives critics' errors on the batch, and the batch's bounded rewards.
 
@@ -469,17 +476,7 @@ class Step:
             horizon,
             key=jax.random.fold_in(key, 1 << 16),
         )
-        future, _ = returns(
-            params.policy,
-            steps,
-            learner.target_value,
-            lambda transition: self.bounded(params.reward, transition),
-            jnp.exp(params.log_temperature),
-            self.target_entropy,
-            lambda transition: self.end_value(params.reward, transition),
-            self.gamma,
-            key=key,
-        )
+        future, _ = self._returns(learner, params.policy, steps, key)
         future = _deal(future, len(future) // parts)
         return lambda value: temporal_difference(
             value, batch, rewards, future, end_values, gamma=self.gamma

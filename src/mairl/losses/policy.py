@@ -1,44 +1,10 @@
-"""The policy's loss: minus the return of a rollout, differentiated through all of it."""
-
-from collections.abc import Callable
+"""The price of entropy. What the policy itself climbs is ``losses.returns``."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
-from mairl.losses.returns import returns
-from mairl.policies import Policy
-from mairl.rollout import Rollout
-from mairl.types import Metrics, Transition
-from mairl.value import ActionValue
-
-
-def policy_loss(
-    policy: Policy,
-    rollout: Callable[[Policy], Rollout],
-    value: ActionValue | None,
-    reward: Callable[[Transition], Float[Array, "horizon batch"]],
-    temperature: Float[Array, ""],
-    target_entropy: float,
-    end_value: Callable[[Transition], Float[Array, "horizon batch"]],
-    gamma: float,
-    *,
-    key: Key[Array, ""],
-) -> tuple[Float[Array, ""], Metrics]:
-    """Minus the mean of ``returns.returns``.
-
-    Gradients reach the policy through actions, rewards, the model and Q; none of those is changed
-    by it.
-    """
-    earned, entropy = returns(
-        *(policy, rollout(policy), value, reward, temperature, target_entropy, end_value, gamma),
-        key=key,
-    )
-    mean = jnp.mean(earned)
-    return -mean, {
-        "policy/objective": mean,
-        "policy/entropy": jnp.mean(entropy),
-    }
+from mairl.types import Metrics
 
 
 def temperature_loss(

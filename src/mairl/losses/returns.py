@@ -30,6 +30,8 @@ def returns(
     whole horizon counts and the return stops there, as in the paper; an end by a transition is
     worth its ``end_value``. Entropies count from ``target_entropy``: what is held on average is
     worth nothing, so living on earns no more by it than an end.
+
+    Differentiable through all of it: actions, rewards, the model, ends and Q.
     """
     entropy = steps.entropy
     steps = steps._replace(entropy=entropy - target_entropy)
