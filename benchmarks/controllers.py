@@ -6,7 +6,9 @@
 
 LunarLander's controllers are Gymnasium's own (``gymnasium.envs.box2d.lunar_lander.heuristic``):
 experts and failures both end their episodes there. MountainCarContinuous is pushed the way it is
-moving. Files go where ``controllers.toml`` looks for them, ``benchmarks/demos``, by default.
+moving, Reacher's fingertip is pulled to the target, whose place is another one in each episode, and
+InvertedDoublePendulum is held by the linear-quadratic regulator of the task about the upright
+position. Files go where ``controllers.toml`` looks for them, ``benchmarks/demos``, by default.
 """
 
 import argparse
@@ -16,6 +18,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import scipy.linalg
 from experts import MEASURED, Act, record
 
 RESET_SEEDS = range(1000, 1000 + MEASURED)
@@ -37,10 +40,52 @@ def swing(_: str) -> Act:
     return lambda obs: np.full(1, 1.0 if obs[1] >= 0 else -1.0, np.float32)
 
 
+def reach(_: str) -> Act:
+    """A spring from fingertip to target, by the arm's Jacobian, and damped joints."""
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        (c1, c2, s1, s2), speed, away = obs[:4], obs[6:8], obs[8:10]
+        c12, s12 = c1 * c2 - s1 * s2, s1 * c2 + c1 * s2
+        jacobian = np.array(
+            [[-0.1 * s1 - 0.11 * s12, -0.11 * s12], [0.1 * c1 + 0.11 * c12, 0.11 * c12]]
+        )
+        return np.clip(-20.0 * jacobian.T @ away - 0.08 * speed, -1.0, 1.0).astype(np.float32)
+
+    return act
+
+
+def balance(env_id: str) -> Act:
+    """The regulator of the task's linearization (central differences) at rest, upright."""
+    env: Any = gym.make(env_id).unwrapped
+    env.reset(seed=0)
+
+    def step(state: np.ndarray, action: float) -> np.ndarray:
+        env.set_state(*np.split(state, 2))
+        env.do_simulation(np.array([action]), env.frame_skip)
+        return np.concatenate([env.data.qpos, env.data.qvel])
+
+    rest, tiny = np.zeros(6), 1e-4
+    a = np.stack([(step(e, 0.0) - step(-e, 0.0)) / (2 * tiny) for e in tiny * np.eye(6)], 1)
+    b = ((step(rest, tiny) - step(rest, -tiny)) / (2 * tiny))[:, None]
+    price = np.eye(1) * 0.1
+    value = scipy.linalg.solve_discrete_are(a, b, np.diag([1.0, 1.0, 1.0, 0.1, 0.1, 0.1]), price)
+    gain = np.linalg.solve(price + b.T @ value @ b, b.T @ value @ a)
+    limit = env.action_space.high
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        x, s1, s2, c1, c2, *speeds = obs[:8]
+        state = np.array([x, np.arctan2(s1, c1), np.arctan2(s2, c2), *speeds])
+        return np.clip(-gain @ state, -limit, limit).astype(np.float32)
+
+    return act
+
+
 TASKS: dict[str, Callable[[str], Act]] = {
     "LunarLander-v3": lander,
     "LunarLanderContinuous-v3": lander,
     "MountainCarContinuous-v0": swing,
+    "Reacher-v5": reach,
+    "InvertedDoublePendulum-v5": balance,
 }
 
 
