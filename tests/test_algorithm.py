@@ -91,10 +91,11 @@ def fresh(preset, space, seed=0):
 
 @functools.cache
 def ring(space):
-    return add(
-        replays.init(64, NUM_ENVS, OBS, SPACES[space].action_size),
-        experience(space, at_random(space, 3), 16, NUM_ENVS, seed=3),
-    )
+    with jax.ensure_compile_time_eval():  # also where the first one to ask is being traced
+        return add(
+            replays.init(64, NUM_ENVS, OBS, SPACES[space].action_size),
+            experience(space, at_random(space, 3), 16, NUM_ENVS, seed=3),
+        )
 
 
 @jax.jit
@@ -516,19 +517,80 @@ def test_dynamics_loss_by_hand():
             return jnp.broadcast_to(self.out, (*obs.shape[:-1], 3))
 
     batch = Transition(
-        jnp.float32([[1.0, 2.0], [0.0, 0.0]]),
-        jnp.zeros((2, 1)),
-        jnp.float32([[1.5, 2.0], [0.5, 4.0]]),
-        jnp.float32([0.0, 1.0]),
+        jnp.float32([[1.0, 2.0], [0.0, 0.0], [5.0, 5.0]]),
+        jnp.zeros((3, 1)),
+        jnp.float32([[1.5, 2.0], [0.5, 4.0], [9.0, 9.0]]),
+        jnp.float32([0.0, 1.0, 0.0]),
     )
+    # Three segments of one step; the last one does not count.
+    segments, mask = jax.tree.map(lambda x: x[:, None], batch), jnp.float32([[1.0], [1.0], [0.0]])
     loss, metrics = dynamics_loss(
-        Fixed(jnp.float32([1.0, 0.0, 2.0])), jnp.float32([0.5, 2.0]), batch
+        Fixed(jnp.float32([1.0, 0.0, 2.0])), jnp.float32([0.5, 2.0]), segments, mask
     )
     # Changes in units of scale: (1, 0) and (1, 2) against (1, 0): squares 0, 0, 0, 4, mean 1.
     np.testing.assert_allclose(metrics["dynamics/squared_error"], 1.0, rtol=1e-6)
     # log(1 + e^2) without an end, log(1 + e^-2) with one: (2.126928 + 0.126928) / 2
     np.testing.assert_allclose(metrics["dynamics/termination_loss"], 1.126928, rtol=1e-5)
     np.testing.assert_allclose(loss, 2.126928, rtol=1e-5)
+
+
+def test_segments_of_demonstrations_stay_within_what_was_one_run():
+    """Not over an end, nor over left-out transitions, nor from the last row to the first."""
+    obs = jnp.arange(12, dtype=jnp.float32).reshape(6, 2)
+    next_obs = jnp.concatenate([obs[1:], obs[:1]])
+    next_obs = next_obs.at[1].add(100.0)  # rows 1 and 2 do not follow each other
+    ends = jnp.float32([0, 0, 0, 1, 0, 0])  # rows 3 and 4 neither
+    expert = Transition(obs, jnp.zeros((6, 2)), next_obs, ends)
+    state = fresh("default", "box")
+    step = algorithm.Step(
+        settings("default"), SPACES["box"], state, ring("box"), expert, jnp.float32(0.0)
+    )
+    rows, mask = jax.jit(lambda key: step._expert_segments(key, 64, 3))(jax.random.key(0))
+    first = np.int32(rows.obs[:, 0, 0] / 2)
+    assert set(first) == set(range(6))
+    steps = np.array([2, 1, 2, 1, 2, 1])[first]
+    np.testing.assert_array_equal(mask, np.arange(3) < steps[:, None])
+    inside = np.asarray(mask) > 0
+    follow = first[:, None] + np.arange(3)
+    np.testing.assert_array_equal(np.asarray(rows.obs[..., 0])[inside] / 2, follow[inside])
+
+
+def test_a_memory_learns_to_remember():
+    """An action takes effect a step later: only a memory that has been trained knows."""
+    config, spec = settings("default"), SPACES["box"]
+    config = replace(
+        config,
+        dynamics=replace(config.dynamics, kind="gru", members=1, batch_size=64),
+        policy=replace(config.policy, horizon=3),
+    )
+    rng = np.random.default_rng(5)
+    obs = np.float32(rng.normal(size=(600, OBS)))
+    action = np.float32(rng.uniform(-1, 1, (600, 2)))
+    for t in range(2, 600):
+        obs[t] = np.float32(0.5) * obs[t - 1] + action[t - 2]
+    expert = Transition(obs[:-1], action[:-1], obs[1:], np.zeros(599, np.float32))
+    expert = jax.tree.map(jnp.asarray, expert)
+    state = algorithm.initialize(config, spec, expert, expert, 0.0, key=jax.random.key(0))
+    replay = replays.init(1024, 1, OBS, 2)
+    replay = add(replay, jax.tree.map(lambda x: x[:, None], expert))
+
+    @jax.jit
+    def errors(keys):
+        step = algorithm.Step(config, spec, state, replay, expert, jnp.float32(0.0))
+        learn = lambda learner, key: (step.dynamics(learner, key)[0], None)  # noqa: E731
+        model = jax.lax.scan(learn, learner_of(state), keys)[0].params.dynamics.member(0)
+        rows = jnp.arange(10, 500)[:, None] + jnp.arange(3)[None]
+        at = jax.tree.map(lambda x: x[rows], state.normalizer.transition(expert))
+        memory, found = model.initial((490,)), []
+        for t in range(3):
+            memory, prediction = model.step(memory, at.obs[:, t], at.action[:, t])
+            change = (at.next_obs[:, t] - at.obs[:, t]) / state.delta_scale[None]
+            found.append(jnp.mean((prediction.delta - change) ** 2))
+        return jnp.stack(found)
+
+    first, second, third = errors(jax.random.split(jax.random.key(1), 1000))
+    assert second < 0.3 * first
+    assert third < 0.3 * first
 
 
 # --- A task with a known answer -----------------------------------------------------------------

@@ -17,6 +17,7 @@ from mairl.demos import (
     inspect,
     load_minari,
     load_npz,
+    recorded_in,
     render,
     render_list,
     shipped,
@@ -532,6 +533,7 @@ def test_minari_round_trip(minari_dataset):
     assert demos.trajectories[0].terminated
     assert demos.episode_returns == tuple(float(len(actions)) for _, actions in raw)
     assert demos.sha256 == load_minari(name, cartpole).sha256
+    assert recorded_in(name) == cartpole.env_id
     with pytest.raises(MairlError, match=r"'CartPole-v1'.*'Other-v0'.*train in CartPole-v1"):
         load_minari(name, replace(cartpole, env_id="Other-v0"))
     stored = next(root.rglob("*.hdf5"))

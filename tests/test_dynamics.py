@@ -12,10 +12,7 @@ from mairl.dynamics import (
     DYNAMICS,
     NUM_TOKENS,
     Ensemble,
-    Prediction,
     TokenAttentionDynamics,
-    choose,
-    disagreement,
     make_dynamics,
     mean,
 )
@@ -281,23 +278,16 @@ class TestEnsemble:
         alone = run(lambda m: m(obs[1], action[1]), ensemble.member(1))
         close(jax.tree.map(lambda x: x[1], each), alone)
 
-    def test_statistics_over_members(self):
+    def test_mean_over_members(self):
         ensemble = Ensemble(
             lambda key: make_dynamics("mlp", OBS, ACTION, WIDTH, 2, key=key),
             3,
             key=jax.random.key(0),
         )
+        together = run(lambda ensemble: ensemble(*data(4)), ensemble)
+        close(run(mean, together).delta, np.mean(together.delta, 0))
 
-        def statistics(ensemble):
-            together = ensemble(*data(4))
-            chosen = choose(together, jnp.array([2, 0, 1, 1]))
-            return together, mean(together), disagreement(together), chosen
-
-        together, average, spread, chosen = run(statistics, ensemble)
-        close(average.delta, np.mean(together.delta, 0))
-        close(spread, np.std(together.delta, 0))
-        close(chosen.delta[0], together.delta[2, 0])
-        close(chosen.terminated_logit[3], together.terminated_logit[1, 3])
-        same = jax.tree.map(lambda x: np.stack([x[0]] * 3), together)
-        spread_of = lambda d: jnp.sum(disagreement(Prediction(d, d[..., 0])))  # noqa: E731
-        assert np.isfinite(run(jax.grad(spread_of), jnp.asarray(same.delta))).all()
+    @pytest.mark.parametrize(("kind", "remembers"), [("mlp", False), ("gru", True)])
+    def test_knows_whether_it_remembers(self, kind, remembers):
+        build = lambda key: make_dynamics(kind, OBS, ACTION, WIDTH, 2, key=key)  # noqa: E731
+        assert Ensemble(build, 2, key=jax.random.key(0)).remembers is remembers

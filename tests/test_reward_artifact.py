@@ -47,7 +47,14 @@ class Line(gym.Env):
         return np.array([self.at, self.count], np.float32)
 
 
+class TwoActions(Line):
+    """Moved by the first of two numbers."""
+
+    action_space = spaces.Box(-2.0, 2.0, (2,), np.float32)
+
+
 gym.register("RewardLine-v0", entry_point=Line)
+gym.register("TwoActions-v0", entry_point=TwoActions)
 
 
 def save(path, g, h=None, spec=LINE, form=FORM, **more):
@@ -271,9 +278,10 @@ def test_rewards_of_other_environments_are_refused(tmp_path):
     # Of the observation alone: any actions will do, but observations so far off are said.
     form = dataclasses.replace(FORM, state_only=True)
     path = save(tmp_path / "r", [3.0, 1.0], form=form)
-    env = wrappers.LearnedRewardEnv(gym.make("MountainCar-v0"), path)
-    env.reset(seed=0)
-    assert np.isfinite(env.step(0)[1])
+    for env_id, action in (("MountainCar-v0", 2), ("TwoActions-v0", np.float32([0.5, -0.5]))):
+        env = wrappers.LearnedRewardEnv(gym.make(env_id), path)
+        env.reset(seed=0)
+        assert np.isfinite(env.step(action)[1])
     shutil.copy(path, tmp_path / "kept")
     far = wrappers.LearnedRewardEnv(gym.make("RewardLine-v0"), path)
     far.env.unwrapped.reset = lambda **_: (np.float32([0.0, 60.0]), {})  # pyright: ignore

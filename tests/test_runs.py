@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 import json
 import os
 import shlex
@@ -17,18 +18,21 @@ import jax
 import numpy as np
 import pytest
 from gymnasium import spaces
+from rich.console import Console
 
 import mairl
 from mairl import cli, evaluate, learner, metrics, training
-from mairl.algorithms import bc
+from mairl.algorithms import ALGORITHMS, bc
 from mairl.algorithms import mairl as algorithm
+from mairl.algorithms.config import MAIRLConfig
 from mairl.demos.data import shipped_file
-from mairl.job import TrainConfig
+from mairl.job import TrainConfig, check_settings
 from mairl.report.alarms import alarms
+from mairl.report.progress import Progress
 from mairl.report.summary import summarize
 from mairl.rewards.airl import NEVER
 from mairl.rundir import command
-from mairl.types import EnvSpec
+from mairl.types import EnvSpec, MairlError
 
 TINY = shlex.split(
     "--steps 360 --warmup-steps 100 --collect-steps 20 --iterations 0.2 --batch-size 16 "
@@ -183,6 +187,41 @@ def test_command_in_config_repeats_the_run():
     paper = cli.parse_train(["Pendulum-v1", "--preset", "paper", "--seed", "3", "--gamma", "0.9"])
     assert paper.algo == dataclasses.replace(algorithm.PRESETS["paper"], gamma=0.9)
     assert cli.parse_train(shlex.split(command(paper))[2:]) == paper
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_command_repeats_every_setting(name):
+    def changed(settings):
+        values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+        for field, value in values.items():
+            if dataclasses.is_dataclass(value):
+                values[field] = changed(value)
+            elif isinstance(value, bool):
+                values[field] = not value
+            elif isinstance(value, int | float):
+                values[field] = value + type(value)(1)
+            elif isinstance(value, tuple):
+                values[field] = (*value, 5)
+        return dataclasses.replace(settings, **values)
+
+    default = TrainConfig("CartPole-v1", algorithm=name)
+    config = dataclasses.replace(default, algo=changed(default.algo))
+    assert cli.parse_train(shlex.split(command(config))[2:]) == config
+
+
+def test_whole_numbers_are_checked_like_others():
+    """As Python writes them: gamma=1 is no less wrong than gamma=1.0."""
+
+    def given(part, field, value):  # past the type checker that tests run under
+        algo = MAIRLConfig()
+        object.__setattr__(getattr(algo, part) if part else algo, field, value)
+        return TrainConfig("X", algo=algo)
+
+    check_settings(given("policy", "target_entropy", -3))
+    wrong = [("", "gamma", 1), ("", "iterations", 0), ("", "decay", 2), ("policy", "dropout", 1)]
+    for part, field, value in wrong:
+        with pytest.raises(MairlError, match=f"{field} is {value}; give a"):
+            check_settings(given(part, field, value))
 
 
 def test_preset_decides_the_defaults():
@@ -730,6 +769,16 @@ class TestBadInput:
             (["--reward.bound", "0"], ["--reward.bound is 0", "above 0"]),
             (["--dynamics.width", "0"], ["--dynamics.width is 0"]),
             (["--policy.hidden", "8", "-8"], ["--policy.hidden is -8"]),
+            (["--value.steps", "0"], ["--policy.horizon", "nothing to climb"]),
+            (["--dynamics.members", "3"], ["--batch-size is 128", "multiple of 6"]),
+            (["--dynamics.batch-size", "1"], ["--dynamics.batch-size is 1"]),
+            (["--algo", "bc", "--iterations", "0"], ["--iterations is 0"]),
+            (["--algo", "gail", "--policy.epochs", "0"], ["--policy.epochs is 0"]),
+            (["--algo", "gail", "--reward.steps", "0"], ["--reward.steps is 0"]),
+            (
+                ["--algo", "gail", "--num-envs", "2", "--policy.minibatches", "257"],
+                ["--policy.minibatches is 257", "256 steps"],
+            ),
         ],
     )
     def test_settings(self, tmp_path, capsys, options, parts):
@@ -754,7 +803,9 @@ class TestBadInput:
     def test_other_verbs(self, tmp_path, capsys):
         assert "did you mean 'train'" in self.refused(capsys, "trian")
         assert "no run directory" in self.refused(capsys, "evaluate", str(tmp_path / "no"))
-        assert "--env" in self.refused(capsys, "demos", "nothing-like-this")
+        assert "Did you mean Hopper-v5" in self.refused(capsys, "demos", "Hoper-v5")
+        assert "minari download a/b-v0" in self.refused(capsys, "demos", "a/b-v0")
+        assert "--env" in self.refused(capsys, "demos", write_demos(tmp_path / "nameless.npz"))
 
 
 # The other verbs, and looks.
@@ -825,6 +876,15 @@ def test_alarms():
         lines = [calm] * 20 + [{"eval/mean_reward": 1.0}] + [{**calm, **bad}] * 10
         (alarm,) = alarms(lines, 500.0)
         assert text in alarm
+    # While an alarm lasts its numbers change: it is said once.
+    console = Console(file=io.StringIO(), width=200)
+    progress = Progress(console, "Hopper-v5", 100)
+    for entropy in (-9.0, -9.5, -10.25):
+        lines = [calm] * 20 + [{**calm, "policy/entropy": entropy}] * 10
+        progress.alarms(alarms(lines, 500.0))
+    progress.alarms([])
+    progress.alarms(alarms(lines, 500.0))
+    assert console.file.getvalue().count("hardly varies its actions") == 2  # pyright: ignore
     # Where the expert finishes early, shorter is better.
     shorter = [calm] * 20 + [{**calm, "rollout/ep_len_mean": 20.0}] * 10
     assert alarms(shorter, 25.0) == []

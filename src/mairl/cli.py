@@ -142,6 +142,7 @@ def _evaluate(arguments: list[str], _: float) -> None:
         episodes: int = 20,
         seed: int | None = None,
         reward: bool = False,
+        demos: str | None = None,
     ) -> None:
         """True returns of a run's policy, deterministic actions.
 
@@ -150,6 +151,8 @@ def _evaluate(arguments: list[str], _: float) -> None:
             episodes: How many episodes.
             seed: Which episodes; by default those of the run's own final evaluation.
             reward: Compare the learned reward with the true one instead.
+            demos: The expert's, for that; by default what the run learned from (of a transfer:
+                what is shipped for the target).
         """
         from mairl.model import load
         from mairl.rundir import RunDirectory, read_json, write_json
@@ -159,7 +162,7 @@ def _evaluate(arguments: list[str], _: float) -> None:
             from mairl import judge
 
             seed = model.seed if seed is None else seed
-            scores = judge.judge(model, _demos_of(run), judge.TRANSITIONS, seed)
+            scores = judge.judge(model, demos or _demos_of(run), judge.TRANSITIONS, seed)
             write_json(RunDirectory(run).reward_scores, scores)
             print(judge.table(scores))
             return
@@ -183,25 +186,29 @@ def _reward(arguments: list[str], _: float) -> None:
     import tyro
 
     def reward(
-        run: Annotated[Path, tyro.conf.Positional], dims: tuple[int, int] | None = None
+        run: Annotated[Path, tyro.conf.Positional],
+        dims: tuple[int, int] | None = None,
+        demos: str | None = None,
     ) -> None:
         """Pictures of a run's learned reward, into its directory.
 
         Args:
             run: Run directory.
             dims: Observation dimensions of the map; by default the two that g is steepest in.
+            demos: The expert's, to draw beside the policy; by default what the run learned from
+                (of a transfer: what is shipped for the target).
         """
         from mairl.model import load
         from mairl.report.reward import draw_reward
 
-        for path in draw_reward(load(run), _demos_of(run), run, dims):
+        for path in draw_reward(load(run), demos or _demos_of(run), run, dims):
             print(path)
 
     tyro.cli(reward, args=arguments, prog="mairl reward")
 
 
 def _demos_of(run: Path) -> str | None:
-    """The demonstrations that a run was asked to learn from."""
+    """The demonstrations that a run was asked to learn from; None: those shipped for its task."""
     from mairl.rundir import RunDirectory, read_json
 
     return read_json(RunDirectory(run).config).get("config", {}).get("demos")
@@ -273,18 +280,18 @@ def _demos(arguments: list[str], _: float) -> None:
 
         Args:
             name: A shipped name, a Minari id or the path of an .npz file.
-            env: The environment they are for; by default the one they name.
+            env: The environment they are for; by default the one they were recorded in.
         """
         from rich.console import Console
 
-        from mairl.demos import find_demonstrations, inspect, render, render_list, shipped
+        from mairl.demos import find_demonstrations, inspect, recorded_in, render, render_list
         from mairl.envs import make_spec
 
         console = Console()
         if name is None and env is None:
             console.print(render_list())
             return
-        env_id = env or (name if name in shipped() else _recorded_in(str(name)))
+        env_id = env or recorded_in(str(name))
         spec = make_spec(env_id)
         console.print(render(inspect(find_demonstrations(name, spec), spec)))
 
@@ -321,20 +328,6 @@ def _bench(arguments: list[str], _: float) -> None:
             bench(suite, folder, jobs=jobs, seeds=seeds, only=only, report_only=report)
 
     tyro.cli(bench, args=arguments, prog="mairl bench", config=(tyro.conf.FlagCreatePairsOff,))
-
-
-def _recorded_in(name: str) -> str:
-    """The environment that a file says it was recorded in."""
-    import numpy as np
-
-    try:
-        with np.load(name, allow_pickle=False) as archive:
-            return str(archive["env_id"])
-    except Exception as error:
-        raise MairlError(
-            f"{name!r} does not say which environment it is for; say it with --env ENV_ID, or "
-            "check the name"
-        ) from error
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:

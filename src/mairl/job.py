@@ -124,6 +124,7 @@ def check(config: TrainConfig) -> Job:
     algo: Any = config.algo
     if isinstance(algo, MAIRLConfig):
         algo = algo.settled(spec, expert.ends)
+    algo.check()
     settings = dataclasses.replace(config, algo=algo)
     learner = Learner(find(config.algorithm), algo, spec, expert, config.steps, config.seed)
     document = rundir.describe(settings, {"source": demos.source, "sha256": demos.sha256})
@@ -197,35 +198,35 @@ def _check_settings(settings: Any, prefix: str = "--") -> None:
     for field in dataclasses.fields(settings):
         name = f"{prefix}{field.name.replace('_', '-')}"
         value = getattr(settings, field.name)
-        if value is None:
-            continue
         if dataclasses.is_dataclass(value):
             _check_settings(value, f"{name}.")
         elif isinstance(value, tuple):
             for size in value:
                 _check_least(name, size, 1)
-        elif isinstance(value, float) and not math.isfinite(value):
+        elif value is None or isinstance(value, bool | str):
+            continue
+        elif not math.isfinite(value):
             raise MairlError(f"{name} is {value}; give a finite number")
-        elif field.name in _AT_LEAST_ONE:
-            _check_least(name, value, 1)
-        elif isinstance(value, int):
-            _check_least(name, value, 0)
         elif field.name == "gamma" and not 0.0 < value < 1.0:
             raise MairlError(f"{name} is {value}; give a number between 0 and 1")
+        elif field.name == "dropout" and not 0.0 <= value < 1.0:
+            raise MairlError(f"{name} is {value}; give a share below 1")
         elif field.name in _ABOVE_ZERO and value <= 0.0:
             raise MairlError(f"{name} is {value}; give a number above 0")
         elif field.name in _SHARES and not 0.0 <= value <= 1.0:
             raise MairlError(f"{name} is {value}; give a share, 0 to 1")
-        elif isinstance(value, float) and field.name != "target_entropy":
+        elif field.name in _AT_LEAST_ONE:
+            _check_least(name, value, 1)
+        elif field.name != "target_entropy":
             _check_least(name, value, 0)
 
 
 _AT_LEAST_ONE = (
     *("num_envs", "collect_steps", "warmup_steps", "warmup_hold", "replay_size", "batch_size"),
-    *("width", "depth", "members", "candidates"),
+    *("width", "depth", "members", "candidates", "epochs", "minibatches"),
 )
 _ABOVE_ZERO = ("iterations", "learning_rate", "bound", "temperature")
-_SHARES = ("expert_weight", "imagined", "tau", "dropout", "decay", "final_rate")
+_SHARES = ("expert_weight", "imagined", "tau", "decay", "final_rate", "gae_lambda")
 
 
 def _check_least(name: str, value: int | float, least: int) -> None:

@@ -228,6 +228,8 @@ class RewardArtifact(abc.ABC):
         """Observations, inside actions, and whether it was a single one of each."""
         spec = self.spec
         rows, single = as_rows(obs, spec.obs_size, "obs", spec.env_id)
+        if self.form.state_only:  # whatever they are
+            return rows, np.zeros((len(rows), spec.action_size), np.float32), single
         if spec.discrete:
             actions = self._choices(action)
         else:

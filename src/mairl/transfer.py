@@ -141,6 +141,7 @@ def check(config: TransferConfig) -> Job:
         learner = independent.Independent(directory.path, target, config.steps, config.seed)
     else:
         check_settings(settings)
+        algo.check()
         method: Any = Transfer(module, reward.normalizer, warm)
         learner = Learner(method, algo, target, expert, config.steps, config.seed, first)
     description = {

@@ -74,6 +74,10 @@ class Settings(Protocol):
         """Transitions that are kept."""
         ...
 
+    def check(self) -> None:
+        """Raise MairlError where settings cannot work with one another."""
+        ...
+
 
 @runtime_checkable
 class Algorithm(Protocol):

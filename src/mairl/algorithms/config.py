@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, TypeVar
 import jax
 from jaxtyping import Array, Key
 
-from mairl.types import EnvSpec
+from mairl.types import EnvSpec, MairlError
 
 T = TypeVar("T")
 
@@ -147,6 +147,35 @@ class MAIRLConfig:
         horizon = self.policy.horizon
         horizon = (0 if spec.discrete else 3) if horizon is None else horizon
         return replace(self, gamma=gamma, policy=replace(self.policy, horizon=horizon))
+
+    def check(self) -> None:
+        """Check what holds of settled settings together.
+
+        Raises:
+            MairlError: numbers that cannot work with one another.
+        """
+        members = self.dynamics.members
+        if not settled(self.policy.horizon) and not self.value.steps:
+            raise MairlError(
+                "without steps through the model (--policy.horizon, by default 0 where actions are "
+                "discrete) and without a value (--value.steps 0) the policy has nothing to climb: "
+                "raise either"
+            )
+        if self.batch_size % (2 * members):
+            raise MairlError(
+                f"--batch-size is {self.batch_size}, half of which is dealt out to {members} "
+                f"models (--dynamics.members): give a multiple of {2 * members}"
+            )
+        if self.policy.anchored and self.num_envs % members:
+            raise MairlError(
+                f"--num-envs is {self.num_envs}: real steps are dealt out to {members} models "
+                "(--dynamics.members), give a multiple of that"
+            )
+        if self.dynamics.batch_size < 2:
+            raise MairlError(
+                f"--dynamics.batch-size is {self.dynamics.batch_size}; give 2 or more, one "
+                "transition replayed and one demonstrated"
+            )
 
 
 def settled(value: T | None) -> T:

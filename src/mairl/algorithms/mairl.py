@@ -272,21 +272,31 @@ class Step:
         return self.bounded.after(reward.f(transition)) / (1.0 - self.gamma)
 
     def dynamics(self, learner: Learner, key):
-        """Each member fits its own draw: half of it replayed, half demonstrated transitions."""
+        """Each member fits its own draw: half of it replayed, half demonstrated transitions.
+
+        A model with a memory is fit to successive steps, as many as its rollouts have.
+        """
         c = self.config.dynamics
+        longest = max(self.horizon, self.config.reward.imagined_horizon, self.config.value.horizon)
+        length = max(1, longest) if learner.params.dynamics.remembers else 1
 
         def step(learner: Learner, key):
             keys = split(key, "expert", "replay")
-            rows = c.members * c.batch_size // 2
-            both = self._expert(keys["expert"], rows), self._replay(keys["replay"], rows)
+            count = c.members * max(1, c.batch_size // 2 // length)
+            both = (
+                self._expert_segments(keys["expert"], count, length),
+                replays.sample_segments(self.replay, keys["replay"], count, length),
+            )
             parts = [
                 jax.tree.map(lambda x: x.reshape(c.members, -1, *x.shape[1:]), b) for b in both
             ]
-            batch = jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1), *parts)
+            segments, mask = jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1), *parts)
             return learner.descend(
                 "dynamics",
                 c.learning_rate,
-                lambda ensemble: ensemble_loss(ensemble, self.state.delta_scale, batch),
+                lambda ensemble: ensemble_loss(
+                    ensemble, self.state.delta_scale, self._normalize(segments), mask
+                ),
             )
 
         return _repeat(step, learner, c.steps, key)
@@ -500,6 +510,19 @@ class Step:
     def _expert(self, key, n: int) -> Transition:
         rows = jax.random.randint(key, (n,), 0, self.expert.terminated.shape[0])
         return self._normalize(jax.tree.map(lambda x: x[rows], self.expert))
+
+    def _expert_segments(self, key, n: int, length: int):
+        """Runs of demonstrated steps and which count, as ``replay.sample_segments``.
+
+        A run goes on while the next row begins where the one before has ended: not over an
+        episode's end, nor where transitions between have been left out.
+        """
+        size = self.expert.terminated.shape[0]
+        times = jax.random.randint(key, (n,), 0, size)[:, None] + jnp.arange(length)[None, :]
+        steps = jax.tree.map(lambda x: x[times % size], self.expert)
+        linked = jnp.all(steps.next_obs[:, :-1] == steps.obs[:, 1:], -1) & (times[:, 1:] < size)
+        mask = jnp.cumprod(linked * (1.0 - steps.terminated[:, :-1]), axis=1)
+        return steps, jnp.concatenate([jnp.ones((n, 1)), mask], axis=1)
 
     def _replay(self, key, n: int) -> Transition:
         return self._normalize(replays.sample(self.replay, key, n))

@@ -14,3 +14,6 @@ class Offline:
     collect_steps: ClassVar[int] = 0
     replay_size: ClassVar[int] = 1
     on_policy: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Nothing that does not hold of each setting by itself."""

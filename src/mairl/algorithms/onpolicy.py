@@ -27,7 +27,7 @@ from mairl.normalizer import Normalizer, fit
 from mairl.policies import CategoricalPolicy, DiagonalGaussianPolicy, Policy
 from mairl.replay import Replay
 from mairl.rewards import AIRLReward, BoundedReward, end_level, end_logits
-from mairl.types import EnvSpec, Metrics, Transition
+from mairl.types import EnvSpec, MairlError, Metrics, Transition
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class PolicyConfig:
     """Gradient steps of a pass."""
     clip: float = 0.2
     """How far the probability ratio may go from 1."""
-    lambda_: float = 0.95
+    gae_lambda: float = 0.95
+    """Decay of later steps' errors in an advantage (Schulman et al. 2016); 1 for whole returns."""
     entropy: float = 0.0
     """Weight of the entropy beside advantages of unit deviation."""
 
@@ -106,6 +107,20 @@ class OnPolicyConfig:
     def iterations(self) -> float:
         """One for each rollout."""
         return 1.0 / self.replay_size
+
+    def check(self) -> None:
+        """Check what holds of the settings together.
+
+        Raises:
+            MairlError: numbers that cannot work with one another.
+        """
+        if self.policy.minibatches > self.replay_size:
+            raise MairlError(
+                f"--policy.minibatches is {self.policy.minibatches}, more than the "
+                f"{self.replay_size} steps of a rollout (--num-envs times --collect-steps)"
+            )
+        if not self.reward.steps:
+            raise MairlError("--reward.steps is 0; give 1 or more")
 
 
 class Parameters(NamedTuple):
@@ -300,7 +315,7 @@ def _improve(
     policy, value = learner.params.policy, learner.params.value
     now, after = value(rollout.obs)[..., 0], value(rollout.next_obs)[..., 0]
     after = jnp.where(rollout.terminated > 0, ends, after)
-    advantage = advantages(rewards, now, after, last, gamma, c.lambda_)
+    advantage = advantages(rewards, now, after, last, gamma, c.gae_lambda)
     log_prob = policy.log_prob(rollout.obs, rollout.action)
     rows = [_flat(x) for x in (rollout.obs, rollout.action, log_prob, advantage, advantage + now)]
     size = rows[0].shape[0] // c.minibatches

@@ -1,6 +1,6 @@
 """Demonstrations coming in: find, read, check, inspect, and choose what a learner sees."""
 
-from mairl.demos.catalog import find_demonstrations
+from mairl.demos.catalog import find_demonstrations, recorded_in
 from mairl.demos.data import shipped
 from mairl.demos.formats import Demonstrations, load_npz
 from mairl.demos.inspect import DemoReport, inspect
@@ -16,6 +16,7 @@ __all__ = [
     "inspect",
     "load_minari",
     "load_npz",
+    "recorded_in",
     "render",
     "render_list",
     "shipped",

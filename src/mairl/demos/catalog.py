@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from mairl.demos.data import shipped, shipped_file
-from mairl.demos.formats import Demonstrations, load_npz
-from mairl.demos.minari import MINARI_ID, load_minari, minari_folder
+from mairl.demos.formats import Demonstrations, load_npz, npz_env_id
+from mairl.demos.minari import MINARI_ID, load_minari, minari_env_id, minari_folder
 from mairl.types import EnvSpec, MairlError
 
 OWN = (
@@ -41,11 +41,40 @@ def find_demonstrations(
         return _load_shipped(name, spec)
     if name.endswith(".npz") or Path(name).is_file():
         return load_npz(name, spec)
-    if MINARI_ID.fullmatch(name) and ("/" in name or minari_folder(name).exists()):
+    if _is_minari(name):
         return load_minari(name, spec)
+    raise _unknown(name)
+
+
+def recorded_in(name: str) -> str:
+    """The environment that a shipped set, a file or a Minari dataset says it was recorded in.
+
+    Raises:
+        MairlError: nothing of that name, or it does not say.
+    """
+    if name in shipped():
+        return name
+    if name.endswith(".npz") or Path(name).is_file():
+        env_id = npz_env_id(name)
+    elif _is_minari(name):
+        env_id = minari_env_id(name)
+    else:
+        raise _unknown(name)
+    if env_id is None:
+        raise MairlError(
+            f"{name} does not say which environment it was recorded in; say it with --env ENV_ID"
+        )
+    return env_id
+
+
+def _is_minari(name: str) -> bool:
+    return bool(MINARI_ID.fullmatch(name)) and ("/" in name or minari_folder(name).exists())
+
+
+def _unknown(name: str) -> MairlError:
     near = difflib.get_close_matches(name, shipped())
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise MairlError(
+    return MairlError(
         f"no demonstrations called {name!r}.{hint} Shipped: {', '.join(shipped())}. Or {OWN}."
     )
 

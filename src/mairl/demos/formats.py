@@ -134,6 +134,17 @@ def load_npz(path: str | os.PathLike[str], spec: EnvSpec) -> Demonstrations:
     )
 
 
+def npz_env_id(path: str | os.PathLike[str]) -> str | None:
+    """The environment that a ``.npz`` file of the layout above says it was recorded in, if any.
+
+    Raises:
+        MairlError: the file is missing, damaged or pickled, or not of the layout.
+    """
+    path = Path(path)
+    _open_and_hash(path)
+    return _env_id(_read_fields(path), str(path))
+
+
 def _open_and_hash(path: Path) -> str:
     """Return the file's sha256, after refusing what is plainly no ``.npz`` archive."""
     where = str(path)

@@ -4,9 +4,11 @@ Minari keeps T + 1 observations an episode and the environment's own units, as t
 layout of :mod:`mairl.demos.formats` does, so both go through the same checks.
 """
 
+import contextlib
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,36 @@ def load_minari(dataset_id: str, spec: EnvSpec) -> Demonstrations:
     Raises:
         MairlError: the dataset is not here, cannot be read, or does not fit the environment.
     """
+    with _opened(dataset_id) as dataset:
+        env_id = _env_id(dataset)
+        remedy = (
+            f"Give a dataset of {spec.env_id} or train in {env_id}; if the two are the same task, "
+            "save its episodes as an .npz file"
+        )
+        check_env_id(f"Minari dataset {dataset_id}", env_id, spec, remedy)
+        episodes = list(dataset.iterate_episodes())
+        space = dataset.observation_space
+    return from_episodes(dataset_id, env_id, episodes, space, spec)
+
+
+def minari_env_id(dataset_id: str) -> str | None:
+    """The environment that a Minari dataset on this machine was recorded in, if it says so.
+
+    Raises:
+        MairlError: the dataset is not here, or cannot be read.
+    """
+    with _opened(dataset_id) as dataset:
+        return _env_id(dataset)
+
+
+def _env_id(dataset: Any) -> str | None:
+    recorded_in = dataset.spec.env_spec
+    return recorded_in.id if recorded_in is not None else None
+
+
+@contextlib.contextmanager
+def _opened(dataset_id: str) -> Iterator[Any]:
+    """A dataset that is on this machine; what goes wrong with it becomes a MairlError."""
     where = f"Minari dataset {dataset_id}"
     if not (minari_folder(dataset_id) / "data").exists():
         found = f"is not on this machine (looked in {minari_folder(dataset_id)})"
@@ -54,16 +86,7 @@ def load_minari(dataset_id: str, spec: EnvSpec) -> Demonstrations:
     try:
         import minari  # slow to import, and needed here only
 
-        dataset = minari.load_dataset(dataset_id)
-        recorded_in = dataset.spec.env_spec
-        env_id = recorded_in.id if recorded_in is not None else None
-        remedy = (
-            f"Give a dataset of {spec.env_id} or train in {env_id}; if the two are the same task, "
-            "save its episodes as an .npz file"
-        )
-        check_env_id(where, env_id, spec, remedy)
-        episodes = list(dataset.iterate_episodes())
-        space = dataset.observation_space
+        yield minari.load_dataset(dataset_id)
     except MairlError:
         raise
     except ImportError as error:
@@ -73,7 +96,6 @@ def load_minari(dataset_id: str, spec: EnvSpec) -> Demonstrations:
         found = f"cannot be read ({type(error).__name__}: {error})"
         remedy = f"Get it again: minari delete {dataset_id}, then minari download {dataset_id}"
         raise problem(where, "the dataset", found, remedy) from error
-    return from_episodes(dataset_id, env_id, episodes, space, spec)
 
 
 def from_episodes(

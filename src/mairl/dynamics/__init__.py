@@ -10,7 +10,7 @@ from jaxtyping import Array, Key
 
 from mairl.dynamics.attention import ReleasedDynamics, TokenAttentionDynamics
 from mairl.dynamics.base import Carry, Dynamics, MarkovDynamics, Prediction
-from mairl.dynamics.ensemble import Ensemble, choose, disagreement, mean
+from mairl.dynamics.ensemble import Ensemble, mean
 from mairl.dynamics.gru import GRUDynamics
 from mairl.dynamics.mlp import MLPDynamics
 from mairl.dynamics.window import WindowDynamics
@@ -100,8 +100,6 @@ __all__ = [
     "ReleasedDynamics",
     "TokenAttentionDynamics",
     "WindowDynamics",
-    "choose",
-    "disagreement",
     "make_dynamics",
     "mean",
 ]

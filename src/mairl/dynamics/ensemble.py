@@ -1,11 +1,11 @@
-"""Several models of one kind, side by side: their spread says where none of them knows."""
+"""Several models of one kind, side by side."""
 
 from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from mairl.dynamics.base import Carry, Dynamics, Prediction
 
@@ -14,7 +14,7 @@ class Ensemble(eqx.Module):
     """``num_members`` independently initialized models, stacked along a leading axis.
 
     Predictions carry a leading axis ``members``. Used as in PETS (Chua et al. 2018): train all
-    members, imagine with one per rollout or with the mean, watch ``disagreement``.
+    members, imagine with one per rollout or with the mean.
     """
 
     members: Dynamics
@@ -33,6 +33,11 @@ class Ensemble(eqx.Module):
         members = [build(k) for k in jax.random.split(key, num_members)]
         self.members = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
         self.num_members = num_members
+
+    @property
+    def remembers(self) -> bool:
+        """Whether earlier steps of a rollout say anything to the models."""
+        return bool(jax.tree.leaves(self.members.initial()))
 
     def member(self, index: int) -> Dynamics:
         """One member as a model of its own."""
@@ -71,22 +76,3 @@ class Ensemble(eqx.Module):
 def mean(prediction: Prediction) -> Prediction:
     """The average over members (of the logits too: the geometric mean of the odds)."""
     return Prediction(*(jnp.mean(x, axis=0) for x in prediction))
-
-
-def choose(prediction: Prediction, index: Int[Array, "*batch"]) -> Prediction:
-    """For each batch element, the prediction of the member with that number."""
-
-    def pick(x: Array, member: Array) -> Array:
-        return jnp.take_along_axis(x, member[None], axis=0)[0]
-
-    delta = prediction.delta
-    wide = jnp.broadcast_to(index[..., None], delta.shape[1:])
-    return Prediction(pick(delta, wide), pick(prediction.terminated_logit, index))
-
-
-def disagreement(prediction: Prediction) -> Float[Array, "*batch obs"]:
-    """Standard deviation over members of the predicted change, per dimension (delta's units)."""
-    delta = prediction.delta
-    centered = delta - jnp.mean(delta, axis=0, keepdims=True)
-    # The small constant keeps the square root's gradient finite where members agree exactly.
-    return jnp.sqrt(jnp.mean(centered * centered, axis=0) + 1e-12)

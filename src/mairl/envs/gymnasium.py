@@ -15,6 +15,7 @@ import ast
 import contextlib
 import difflib
 import importlib
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -565,7 +566,8 @@ def _split_id(env_id: str) -> tuple[str, dict[str, Any]]:
     """``id?name=value,name=value`` as the id and its arguments: Python literals, or words."""
     name, _, query = env_id.partition("?")
     arguments: dict[str, Any] = {}
-    for part in filter(None, query.split(",")):
+    # Commas within brackets belong to a value.
+    for part in filter(None, re.split(r",(?![^(\[{]*[)\]}])", query)):
         key, equals, text = part.partition("=")
         if not (equals and key.isidentifier() and text):
             raise MairlError(

@@ -13,7 +13,7 @@ def advantages(
     next_value: Float[Array, "steps envs"],
     last: Float[Array, "steps envs"],
     gamma: float,
-    lambda_: float,
+    gae_lambda: float,
 ) -> Float[Array, "steps envs"]:
     """Generalized advantage estimates (Schulman et al. 2016, eq. 16).
 
@@ -28,7 +28,7 @@ def advantages(
 
     def back(later: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
         delta, last = step
-        advantage = delta + gamma * lambda_ * (1.0 - last) * later
+        advantage = delta + gamma * gae_lambda * (1.0 - last) * later
         return advantage, advantage
 
     _, found = jax.lax.scan(back, jnp.zeros(delta.shape[1]), (delta, last), reverse=True)

@@ -1,5 +1,6 @@
 """A run as it happens: a live table in a terminal, a line per evaluation elsewhere."""
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -95,7 +96,7 @@ class Progress:
         """Show what looks wrong; an alarm that ends disappears."""
         if self._live is None:
             for text in texts:
-                if text.split(":")[0] not in {old.split(":")[0] for old in self._alarms}:
+                if _wording(text) not in {_wording(old) for old in self._alarms}:
                     self._line(f"! {text}")
         self._alarms = list(texts)
 
@@ -158,6 +159,11 @@ class Progress:
                 table.add_row(label, f"{self._scalars[name]:.3g}", Text(unit, style="dim"))
         doing = Text(self._doing, style="dim")
         return Group(head, table, doing, *(f"[yellow]![/] {escape(text)}" for text in self._alarms))
+
+
+def _wording(alarm: str) -> str:
+    """An alarm without its numbers, which change while it is the same alarm."""
+    return re.sub(r"[-\d.]+", "", alarm)
 
 
 def _share(entry: Mapping[str, Any]) -> str:
