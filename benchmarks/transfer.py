@@ -299,7 +299,7 @@ def cell_line(cell: str, rows: list[dict[str, Any]]) -> str:
     text = f"{cell:28s} {len(rows)} seeds  return {iqm([returns]):.2f} [{low:.2f}, {high:.2f}]"
     for name in NAMES[1:]:
         found = [row[name] for row in rows if row[name] is not None]
-        text += f"  {name.split('_')[0]} {np.mean(found):.2f}" if found else ""
+        text += f"  {name.split('_')[0]} {iqm([np.array(found)]):.2f}" if found else ""
     if cell.startswith(("robots", "cheetahs")) and cell.endswith("warm"):
         text += (
             f"  better than the source's policy after {[first_better(row) for row in rows]} steps"

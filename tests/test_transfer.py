@@ -196,9 +196,9 @@ def test_refused(source, tmp_path, capsys):
     said = refused(capsys, "transfer", source, TASK, "--steps", "50", "--out", out)
     assert "raise --steps" in said
     said = refused(capsys, "transfer", source, TASK, "--reward.bound", "2", "--out", out)
-    assert "leave out --reward." in said
+    assert "--reward.bound" in said
     said = refused(capsys, "transfer", source, TASK, "--policy.cloning", "1", "--out", out)
-    assert "nothing to clone" in said
+    assert "--policy.cloning" in said
     assert not out.exists()
 
 

@@ -20,7 +20,7 @@ from mairl import demos as demonstrations
 from mairl import envs, independent, rundir
 from mairl.algorithms import Settings, find
 from mairl.algorithms.config import MAIRLConfig, RewardConfig
-from mairl.algorithms.transfer import PRESETS, Transfer, WarmStart
+from mairl.algorithms.transfer import PRESETS, Transfer, TransferSettings, WarmStart
 from mairl.compilation import use_compilation_cache
 from mairl.demos import Demonstrations, ExpertData
 from mairl.demos.data import shipped
@@ -61,7 +61,7 @@ class TransferConfig:
     """How often to evaluate, evenly over the steps."""
     eval_episodes: int = 5
     """Episodes of an evaluation; the final one has 20."""
-    algo: Annotated[MAIRLConfig, tyro.conf.arg(name="")] = DEFAULT
+    algo: Annotated[TransferSettings, tyro.conf.arg(name="")] = DEFAULT
     """The algorithm's settings. What the reward is and how it is bounded is the run's; so are the
     discount and the policy's horizon where they are None, and, with --warm-start, all that is left
     at its default."""

@@ -11,28 +11,53 @@ wrong. What the source knew enters through g alone, and through warm starts wher
 Observations keep the source's scales, since those are what g was learned on.
 """
 
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import tyro
 from jaxtyping import Array, Float, Key
 
 from mairl.algorithms import mairl
-from mairl.algorithms.config import MAIRLConfig, PolicyConfig, ValueConfig
+from mairl.algorithms.config import MAIRLConfig, PolicyConfig, RewardConfig, ValueConfig
 from mairl.algorithms.mairl import Candidates, Learner, Parameters, State
 from mairl.normalizer import Normalizer
 from mairl.rewards import AIRLReward
 from mairl.types import EnvSpec, Metrics, Transition
 from mairl.value import ActionValue
 
+
+@dataclass(frozen=True)
+class TransferPolicyConfig(PolicyConfig):
+    """The policy and how it climbs."""
+
+    horizon: int | None = None
+    """Steps through the model that the gradient takes. None: as in the run whose reward it is, but
+    0 if that had no critics."""
+    cloning: tyro.conf.Suppress[float] = 0.0
+    """There is nothing to clone."""
+
+
+@dataclass(frozen=True)
+class TransferSettings(MAIRLConfig):
+    """All settings of a transfer."""
+
+    gamma: float | None = None
+    """Discount of one step. None: as in the run whose reward it is."""
+    reward: tyro.conf.Suppress[RewardConfig] = field(default_factory=RewardConfig)
+    """That of the run."""
+    policy: TransferPolicyConfig = field(default_factory=TransferPolicyConfig)
+
+
 PRESETS = {
-    "default": MAIRLConfig(
+    "default": TransferSettings(
         warmup_steps=4000,
         warmup_hold=10,
         patience=0,
-        policy=PolicyConfig(learning_rate=3e-4, temperature=1.0, target_entropy=-1.0, cloning=0.0),
+        policy=TransferPolicyConfig(learning_rate=3e-4, temperature=1.0, target_entropy=-1.0),
         value=ValueConfig(learning_rate=1e-3),
     )
 }
