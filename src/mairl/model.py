@@ -79,7 +79,7 @@ class Model:
         episode_start: Any = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, Any]:
-        """Actions for one observation or a batch of them, inside the action space.
+        """Actions for one observation or a batch of them: choices, or flat float32 in its units.
 
         The signature is Stable-Baselines3's; ``state`` is passed through (the policy has no
         memory), ``episode_start`` ignored. Observations of a Discrete space are one-hot.

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import tyro
 from jaxtyping import Array, Float, Key
 
+from mairl import replay as replays
 from mairl.algorithms import mairl
 from mairl.algorithms.config import MAIRLConfig, PolicyConfig, RewardConfig, ValueConfig
 from mairl.algorithms.mairl import Candidates, Learner, Parameters, State
@@ -96,6 +97,9 @@ class TransferStep(mairl.Step):
 
     def _expert(self, key: Key[Array, ""], n: int) -> Transition:
         return self._replay(key, n)
+
+    def _expert_segments(self, key, n: int, length: int):
+        return replays.sample_segments(self.replay, key, n, length)
 
 
 class Transfer:
