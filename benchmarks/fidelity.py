@@ -50,6 +50,9 @@ def name(row: dict[str, Any]) -> str:
     """The task, and what was demonstrated of it."""
     every = f", every {row['every']}th" if row["every"] > 1 else ""
     alone = ", states alone" if row.get("state_only") and not row.get("ranked") else ""
+    how = [row["algorithm"]] if row["algorithm"] != "mairl" else []
+    how += [row["preset"]] if row["preset"] != "default" else []
+    alone += "".join(f", {word}" for word in how)
     return f"{row['env_id']}, {row['episodes']} episode{'s' * (row['episodes'] != 1)}{every}{alone}"
 
 

@@ -345,7 +345,10 @@ def test_bc_learns_without_a_step(tmp_path):
     model = mairl.load(tmp_path / "run")
     assert model.evaluate().returns.mean() == found["return_mean"]
     assert not (tmp_path / "run" / "reward.json").exists()
-    assert "reward" not in (tmp_path / "run" / "summary.txt").read_text().splitlines()[-6]
+    summary = (tmp_path / "run" / "summary.txt").read_text().splitlines()
+    (left,) = [line for line in summary if line.startswith("In ")]
+    assert "policy.safetensors" in left
+    assert "reward" not in left
     with pytest.raises(MairlError, match="policy alone"):
         model.reward(np.zeros(4), np.array(0), np.zeros(4), False)
 
@@ -362,7 +365,7 @@ def test_gail_learns_cartpole(tmp_path):
 
 
 TINY = (
-    *("--algo", "airl", "--steps", "500", "--warmup-steps", "50", "--collect-steps", "20"),
+    *("--algo", "airl", "--steps", "448", "--warmup-steps", "50", "--collect-steps", "20"),
     *("--num-envs", "4", "--policy.hidden", "8", "--reward.hidden", "8", "--value.hidden", "8"),
     *("--reward.batch-size", "16", "--policy.minibatches", "2", "--policy.epochs", "2"),
     *("--evaluations", "3", "--episodes", "1"),
@@ -391,6 +394,10 @@ def test_on_policy_killed_and_resumed_equals_whole(tmp_path, monkeypatch, capsys
     one, other = result(tmp_path / "whole"), result(tmp_path / "cut")
     # 48 random steps, then rollouts of 80.
     assert (one["env_steps"], one["updates"]) == (448, 5)
+    # Each policy is evaluated once, and the last one is in a checkpoint.
+    assert [e["env_steps"] for e in one["evaluations"]] == [208, 368, 448]
+    newest = max((tmp_path / "whole" / "checkpoints").glob("*/checkpoint.json"))
+    assert json.loads(newest.read_text())["meta"]["learner"]["updates"] == 5
     assert one["return_mean"] == other["return_mean"]
     for name in ("policy.safetensors", "reward.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()

@@ -252,6 +252,18 @@ def test_other_mistakes(tmp_path, capsys):
     assert "small" in capsys.readouterr().out
 
 
+def test_two_processes_may_add_to_the_same_results(tmp_path):
+    words = """
+import sys; from pathlib import Path; from mairl.bench import results
+for seed in range(40):
+    results.add(Path(sys.argv[1]), {"task": sys.argv[2], "algorithm": "a", "seed": seed})
+"""
+    start = [sys.executable, "-c", words, str(tmp_path)]
+    both = [subprocess.Popen([*start, task]) for task in ("one", "two")]
+    assert [process.wait() for process in both] == [0, 0]
+    assert len(results.read(tmp_path)) == 80
+
+
 # Whole suites.
 
 
@@ -274,7 +286,7 @@ def test_a_suite_end_to_end(tmp_path, capsys, monkeypatch):
     found = records["a", "other", 1]
     assert found["definition"] == {
         **{"env": "CartPole-v1", "demos": None, "episodes": 1, "every": 1},
-        **{"steps": 800, "flags": ["--score", "0.25"]},
+        **{"steps": 800, "flags": ["--score", "0.25"], "program": "fake.py"},
     }
     assert (found["normalized_return"], found["return_mean"]) == (0.26, 2.6)
     assert found["evaluations"][1] == [400, 0.13, 2]

@@ -122,6 +122,9 @@ def test_optional_fields(path):
     demos = load_npz(save(path, fields), BOX)
     assert demos.episode_returns is None
     assert demos.expert_return is None
+    rewarded = load_npz(save(path, {**fields, "rewards": np.ones(12)}), BOX)
+    assert rewarded.episode_returns == tuple(map(float, fields["episode_lengths"]))
+    assert rewarded.expert_return == pytest.approx(4.0)
     assert demos.trajectories[1].terminated
     fields |= {"expert_return": np.array(7.5), "env_id": np.array("Toy-v0"), "extra": np.ones(3)}
     demos = load_npz(save(path, fields), BOX)

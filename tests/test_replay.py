@@ -145,6 +145,10 @@ def test_newest_rows_come_in_order_and_end_with_their_episode():
     np.testing.assert_array_equal(segment.obs[..., 0], [[5, 1005], [6, 1006], [7, 1007]])
     # Environment 0's episode ended at time 6: what came after is another one.
     np.testing.assert_array_equal(mask, [[1, 1], [1, 1], [0, 1]])
+    # What is not filled yet does not count.
+    few = add(init(5, 1, 2, 1), *stamped(0, 2, 1, np.zeros((2, 1), np.float32)))
+    _, mask = to_numpy(jax.jit(replay.newest, static_argnums=1)(few, 4))
+    np.testing.assert_array_equal(mask[:, 0], [0, 0, 1, 1])
 
 
 def test_newest_ends_come_with_the_length_of_their_episode():

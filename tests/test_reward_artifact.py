@@ -91,6 +91,9 @@ def test_by_hand(tmp_path, kind):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     found = reward.bounded(np.array([1.0, 0.0]), action[0], next_obs[0], True, "g")
     np.testing.assert_allclose(found, 5 * np.tanh(0.5) + 9 * 5 * np.tanh(0.2), rtol=1e-5)
+    # What an end is worth is said by f, also where steps are paid by g: g = 9, f = 9 - 4.
+    found = reward.bounded(obs[0], action[0], next_obs[0], True, "g")
+    np.testing.assert_allclose(found, 5 * np.tanh(1.9) + 9 * 5 * np.tanh(0.8), rtol=1e-5)
     np.testing.assert_allclose(reward.deviations(obs), [[2.0, 1.0], [0.0, 2.0]])
     # The normalizer clips: 1000 is 10 deviations.
     np.testing.assert_allclose(reward.h(np.array([1000.0, 0.0])), 20.0)

@@ -198,6 +198,12 @@ def test_arguments_in_an_id():
     assert returns < 0
 
 
+def test_commas_within_brackets_belong_to_a_value():
+    spec = envs.make_spec("Hopper-v5?healthy_z_range=(0.2,9.0),frame_skip=2")
+    env = envs.make(spec.env_id).unwrapped
+    assert (env._healthy_z_range, env.frame_skip) == ((0.2, 9.0), 2)
+
+
 @pytest.mark.parametrize(
     ("env_id", "message"),
     [

@@ -127,8 +127,13 @@ def test_transfer(source, tmp_path, monkeypatch, capsys):
     said = refused(capsys, "transfer", out, TASK, "--out", tmp_path / "third")
     assert "is not that of a run of mairl train" in said
     # Another reward under the same name does not go on with this run.
-    meta = json.loads((again / "config.json").read_text())
-    assert meta["demos"]["reward_sha256"] in (source / "reward.json").read_text()
+    other = tmp_path / "other"
+    shutil.copytree(source, other)
+    first = min(source.glob("snapshots/reward-*.json"))
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(first.with_suffix(suffix), other / f"reward{suffix}")
+    said = refused(capsys, "transfer", other, TASK, *SMALL, "--out", again, "--resume")
+    assert "demos.reward_sha256" in said
 
 
 @pytest.mark.parametrize("name", [TASK, "mairl/PointMazeRight-v0"])

@@ -169,6 +169,11 @@ class Learner:
         return not self._rows_left and self.updates >= self._due(self.rounds)
 
     @property
+    def collecting(self) -> bool:
+        """Environment steps are left."""
+        return self._rows_left > 0
+
+    @property
     def collected(self) -> int:
         """Environment steps taken with the policy."""
         return self.env_steps - self._warmup * self._config.num_envs

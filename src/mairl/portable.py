@@ -31,7 +31,8 @@ EQUATIONS = {
     "f": "f = g + gamma * (1 - terminated) * h(next_obs) - h(obs)",
     "bounded": "r(f) = b tanh((f + live) / b), then w softplus(r / w) with w = softplus "
     "where that is not 0; where an episode terminates, gamma / (1 - gamma) * "
-    "r(clip(f + ended, -b, b)), without live, is added for the time after",
+    "r(clip(f + ended, -b, b)), without live, is added for the time after; r(g) the same with g "
+    "for the first f",
 }
 """How the arrays of a reward artifact make numbers; written into its JSON."""
 
@@ -190,7 +191,9 @@ class RewardArtifact(abc.ABC):
             )
         ends = np.asarray(terminated, np.float32)
         raw = self.value(obs, action, next_obs, ends, component)
-        after = self._bound(np.asarray(np.clip(raw + form.ended, -form.bound, form.bound)))
+        # What kind of end it was f says, whose level at ends is in ``ended``; g is off by h there.
+        told = raw if component == "f" else self.f(obs, action, next_obs, ends)
+        after = self._bound(np.asarray(np.clip(told + form.ended, -form.bound, form.bound)))
         ends = ends.reshape(raw.shape) * (form.gamma / (1.0 - form.gamma))
         return np.asarray(self._bound(np.asarray(raw + form.live)) + ends * after, np.float32)
 

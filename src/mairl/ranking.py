@@ -36,10 +36,11 @@ from mairl import envs
 from mairl.algorithms.config import RewardConfig
 from mairl.artifact import artifact_paths
 from mairl.checkpoint import save_artifact
-from mairl.envs.recording import record
+from mairl.demos import ExpertData
+from mairl.envs.recording import Episode, record
 from mairl.model import read_parts
 from mairl.portable import LearnedReward
-from mairl.rewards import AIRLReward
+from mairl.rewards import AIRLReward, end_level, end_logits, ended_share
 from mairl.rundir import RunDirectory, read_json
 from mairl.transfer import origin_of
 from mairl.types import EnvSpec, MairlError
@@ -62,9 +63,12 @@ LAMBDAS = np.geomspace(0.3, 3e-4, 13)
 WORST = 0.4
 """Share of pairs in the wrong order above which there is nothing to rank by; 0.5 is chance."""
 
-MEAN = 2.0
-"""g's mean over undisturbed behavior, and its negative over random actions: about what a
-discriminator that is rarely wrong would say, whose bounds (``BoundedReward``) then fit."""
+UNDISTURBED = 4.0
+"""g's mean over undisturbed behavior. Over random actions, where a learner in the target begins,
+it is 0: the softplus of the bounded reward still has half of its slope there."""
+
+BOUND = 20.0
+"""Of the bounded reward. g is no adversary's: what is better than all that was seen is to count."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def rank(config: RankConfig) -> dict[str, Any]:
     out.check_new()
     found = read_parts(source.policy, "policy", "normalizer")
     policy, normalizer, spec = found.parts["policy"], found.parts["normalizer"], found.spec
-    levels, episodes = [], []
+    levels, episodes, undisturbed = [], [], []
     for number, level in enumerate(LEVELS):
         act = _disturbed(policy, normalizer, spec, level, config.seed, number)
         for episode in range(config.episodes):
@@ -131,6 +135,7 @@ def rank(config: RankConfig) -> dict[str, Any]:
             (one,) = record(act, spec, 1, seed)
             levels.append(level)
             episodes.append(one.observations[1:])
+            undisturbed += [one] if level == 0.0 else []
     steps = sum(map(len, episodes))
     levels.append(0.0)
     demos = demonstrations.find_demonstrations(origin["demos"], spec)
@@ -159,8 +164,13 @@ def rank(config: RankConfig) -> dict[str, Any]:
             if path.exists():
                 shutil.copy2(path, out.path / path.name)
     reward = _linear(spec, weights, constant, former.form.gamma)
-    bounds = {"bound": RewardConfig.bound, "softplus": RewardConfig.softplus}
-    form = dataclasses.replace(former.form, state_only=True, **bounds)
+    form = dataclasses.replace(
+        former.form,
+        state_only=True,
+        bound=BOUND,
+        softplus=RewardConfig.softplus,
+        **_ends(reward, normalizer, undisturbed, shown),
+    )
     meta = {name: x for name, x in former.meta.items() if name not in ("versions", "sha256")}
     meta |= {"reward": dataclasses.asdict(form), "ranked": about}
     save_artifact(out.reward, {"reward": reward, "normalizer": normalizer}, meta)
@@ -195,13 +205,13 @@ def fit(levels: np.ndarray, episodes: list[np.ndarray], seed: int) -> Ranking:
 def scale(
     weights: np.ndarray, levels: np.ndarray, episodes: list[np.ndarray]
 ) -> tuple[np.ndarray, float]:
-    """Weights and constant that make g's mean MEAN undisturbed and -MEAN under random actions."""
+    """Weights and constant that make g's mean UNDISTURBED there, and 0 under random actions."""
     high, low = (
         np.mean([np.mean(obs @ weights) for obs, x in zip(episodes, levels, strict=True) if x == y])
         for y in (levels.min(), levels.max())
     )
-    factor = 2 * MEAN / (high - low)
-    return weights * factor, float(-MEAN - low * factor)
+    factor = UNDISTURBED / (high - low)
+    return weights * factor, float(-low * factor)
 
 
 def table(about: dict[str, Any]) -> str:
@@ -223,6 +233,24 @@ def _disturbed(policy: Any, normalizer: Any, spec: EnvSpec, level: float, seed: 
         return envs.sample_random(rng, len(obs), spec) if random else np.asarray(mode(obs))
 
     return act
+
+
+def _ends(
+    reward: AIRLReward, normalizer: Any, undisturbed: list[Episode], shown: ExpertData
+) -> dict[str, float]:
+    """``ended`` and ``live`` of the reward's form, for policies that end as undisturbed."""
+    gamma, lengths = reward.gamma, [len(one.actions) for one in undisturbed]
+    terminated = [one.terminated for one in undisturbed]
+    last = np.stack([one.observations[-2] for one in undisturbed])
+    g = reward.g(normalizer.normalize(jnp.asarray(last)), jnp.zeros((len(last), 0)))
+    weights = [gamma**n if end else 0.0 for n, end in zip(lengths, terminated, strict=True)]
+    shares = (
+        ended_share(shown.episode_lengths, shown.terminated, gamma),
+        ended_share(lengths, terminated, gamma),
+    )
+    level = end_level(g, jnp.asarray(weights))
+    ended, live = end_logits(jnp.float32(shares[0]), jnp.float32(shares[1]), level, BOUND)
+    return {"ended": float(ended), "live": float(live)}
 
 
 def _segments(obs: np.ndarray) -> np.ndarray:

@@ -157,11 +157,14 @@ def sample_segments(
 def newest(replay: Replay, length: int) -> tuple[Transition, Float[Array, "length num_envs"]]:
     """The newest ``length`` rows of every environment, oldest first, and which steps count.
 
-    The mask is 1 up to and including the first ``last``, as in :func:`sample_segments`.
+    The mask is 1 up to and including the first ``last``, as in :func:`sample_segments`, and 0 for
+    rows that are not filled yet.
     """
     data, last = rollout(replay, length)
     going_on = jnp.cumprod(1.0 - last, axis=0)
-    return data, jnp.concatenate([jnp.ones((1, replay.num_envs)), going_on[:-1]])
+    mask = jnp.concatenate([jnp.ones((1, replay.num_envs)), going_on[:-1]])
+    there = jnp.arange(length) >= length - replay.filled
+    return data, mask * there[:, None]
 
 
 def rollout(replay: Replay, length: int) -> tuple[Transition, Float[Array, "length num_envs"]]:

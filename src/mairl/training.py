@@ -168,7 +168,8 @@ class _Training:
         # Of this process and those before it. "before": what they took in all.
         self._seconds: dict[str, float] = dict.fromkeys((*TIMED, "before"), 0.0)
         self._first_update: float | None = None
-        self._saved_step: int | None = None
+        self._saved: tuple[int, int] | None = None
+        """Environment steps and updates of the newest checkpoint."""
         self._saved_at, self._save_took = time.perf_counter(), 0.0
 
     def prepare(self, collector: envs.Collector) -> None:
@@ -205,7 +206,8 @@ class _Training:
 
         if passed(LOG_LINES) or learner.done:
             self._log()
-        evaluate = passed(config.evaluations) and not learner.done
+        # The last policy has its own evaluation, after the last update.
+        evaluate = passed(config.evaluations) and learner.collecting
         if evaluate:
             self._evaluate(config.eval_episodes, final=False)
         waited = time.perf_counter() - self._saved_at
@@ -225,8 +227,9 @@ class _Training:
         return Run(self._directory.path, result)
 
     def save(self) -> None:
-        """Write a checkpoint, unless there is one of this step."""
-        if self._saved_step == self._learner.env_steps:
+        """Write a checkpoint, unless there is one of this very moment."""
+        now = self._learner.env_steps, self._learner.updates
+        if self._saved == now:
             return
         start = time.perf_counter()
         meta = {
@@ -238,7 +241,7 @@ class _Training:
             "lines": self._writer.lines if self._writer else 0,
         }
         self._timed("save", lambda: self._learner.save(self._directory.checkpoints, meta))
-        self._saved_step = self._learner.env_steps
+        self._saved = now
         self._saved_at = time.perf_counter()
         self._save_took = self._saved_at - start
 
@@ -249,10 +252,10 @@ class _Training:
 
     def kept(self) -> str:
         """What an error leaves behind."""
-        if self._saved_step is None:
+        if self._saved is None:
             return "There was no checkpoint yet.\n"
         folder = self._directory.checkpoints
-        return f"The checkpoint of environment step {self._saved_step} is kept in {folder}.\n"
+        return f"The checkpoint of environment step {self._saved[0]} is kept in {folder}.\n"
 
     def close(self) -> None:
         """Write out what is buffered."""
@@ -265,7 +268,7 @@ class _Training:
         self._seconds, self._first_update = meta["seconds"], meta["first_update"]
         self._scores.baselines, self._scores.history = meta["baselines"], meta["history"]
         self._means = metrics.Means(meta["means"])
-        self._saved_step = self._learner.env_steps
+        self._saved = self._learner.env_steps, self._learner.updates
         notes = [*meta["warnings"], f"Resumed at environment step {self._learner.env_steps}."]
         if not meta["exact"]:
             notes.append(

@@ -108,6 +108,8 @@ def check(config: TransferConfig) -> Job:
         _check_independent(config)
     if config.algo.reward != DEFAULT.reward:
         raise MairlError("the reward of a transfer is the run's: leave out --reward.*")
+    if config.algo.patience:
+        raise MairlError("a transfer leaves no episode early: leave out --patience")
     if config.algo.policy.cloning:
         raise MairlError("there is nothing to clone in a transfer: leave out --policy.cloning")
     directory = RunDirectory(config.run)

@@ -166,6 +166,17 @@ class MAIRLConfig:
                 f"--batch-size is {self.batch_size}, half of which is dealt out to {members} "
                 f"models (--dynamics.members): give a multiple of {2 * members}"
             )
+        if self.policy.anchored and self.value.steps:
+            raise MairlError(
+                "--policy.anchored follows real steps, on which time limits would count as the end "
+                "of all value: give --value.steps 0 with it"
+            )
+        rows = self.replay_size // self.num_envs
+        if self.policy.anchored and settled(self.policy.horizon) > rows:
+            raise MairlError(
+                f"--policy.horizon is {self.policy.horizon}, more than the {rows} steps of each "
+                "environment that are kept (--replay-size)"
+            )
         if self.policy.anchored and self.num_envs % members:
             raise MairlError(
                 f"--num-envs is {self.num_envs}: real steps are dealt out to {members} models "

@@ -51,3 +51,4 @@ class MGAILConfig(MAIRLConfig):
 
 PRESETS = {"default": MGAILConfig()}
 initialize, explore, exploit, update = mairl.initialize, mairl.explore, mairl.exploit, mairl.update
+lost = mairl.lost

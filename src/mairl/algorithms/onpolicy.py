@@ -29,6 +29,12 @@ from mairl.replay import Replay
 from mairl.rewards import AIRLReward, BoundedReward, end_level, end_logits
 from mairl.types import EnvSpec, MairlError, Metrics, Transition
 
+REMEMBERED = 8192
+"""Transitions that are kept, of which rewards and policies learn from the newest rollout."""
+
+ENDS = 64
+"""How many of the policy's newest ends say what level f has there."""
+
 
 @dataclass(frozen=True)
 class RewardConfig:
@@ -99,14 +105,19 @@ class OnPolicyConfig:
     value: ValueConfig = field(default_factory=ValueConfig)
 
     @property
-    def replay_size(self) -> int:
-        """One rollout."""
+    def rollout_size(self) -> int:
+        """Steps of a rollout, of all environments together."""
         return self.num_envs * self.collect_steps
+
+    @property
+    def replay_size(self) -> int:
+        """A rollout, and what came before it: how long its episodes are, and how others ended."""
+        return max(self.rollout_size, REMEMBERED)
 
     @property
     def iterations(self) -> float:
         """One for each rollout."""
-        return 1.0 / self.replay_size
+        return 1.0 / self.rollout_size
 
     def check(self) -> None:
         """Check what holds of the settings together.
@@ -114,10 +125,10 @@ class OnPolicyConfig:
         Raises:
             MairlError: numbers that cannot work with one another.
         """
-        if self.policy.minibatches > self.replay_size:
+        if self.policy.minibatches > self.rollout_size:
             raise MairlError(
                 f"--policy.minibatches is {self.policy.minibatches}, more than the "
-                f"{self.replay_size} steps of a rollout (--num-envs times --collect-steps)"
+                f"{self.rollout_size} steps of a rollout (--num-envs times --collect-steps)"
             )
         if not self.reward.steps:
             raise MairlError("--reward.steps is 0; give 1 or more")
@@ -227,7 +238,7 @@ def update(
     """
     reward_key, policy_key = jax.random.split(key)
     data, last = replays.rollout(replay, config.collect_steps)
-    ends, lengths, counts = replays.newest_ends(replay, config.replay_size)
+    ends, lengths, counts = replays.newest_ends(replay, ENDS)
     data, expert, ends = map(state.normalizer.transition, (data, expert, ends))
     # What the environment executed; only PPO's ratio is of what was drawn.
     executed, ends = (x._replace(action=jnp.clip(x.action, -1.0, 1.0)) for x in (data, ends))

@@ -48,6 +48,8 @@ class TransferSettings(MAIRLConfig):
 
     gamma: float | None = None
     """Discount of one step. None: as in the run whose reward it is."""
+    patience: tyro.conf.Suppress[int] = 0
+    """A frozen reward is no judge of when an episode is lost."""
     reward: tyro.conf.Suppress[RewardConfig] = field(default_factory=RewardConfig)
     """That of the run."""
     policy: TransferPolicyConfig = field(default_factory=TransferPolicyConfig)
@@ -57,7 +59,6 @@ PRESETS = {
     "default": TransferSettings(
         warmup_steps=4000,
         warmup_hold=10,
-        patience=0,
         policy=TransferPolicyConfig(learning_rate=3e-4, temperature=1.0, target_entropy=-1.0),
         value=ValueConfig(learning_rate=1e-3),
     )

@@ -47,6 +47,7 @@ class Cell:
             "every": self.task.every,
             "steps": self.algorithm.budget(self.task),
             "flags": list(self.algorithm.flags),
+            "program": self.algorithm.program and Path(self.algorithm.program).name,
         }
 
     def options(self, suite: Suite, path: Path) -> list[str]:

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mairl.bench.cells import Cell
 from mairl.rundir import read_json
@@ -38,10 +38,34 @@ def read(out: Path) -> list[Record]:
     return records
 
 
+def claim(file: IO[bytes], *, wait: bool) -> bool:
+    """Lock an open file until it is closed everywhere; False if another process has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def add(out: Path, new: Record) -> None:
+    """Put a record into ``out/results.json``, beside those that other processes have put there.
+
+    Raises:
+        MairlError: the file cannot be read.
+    """
+    with (out / f".{FILE}.lock").open("ab") as lock:
+        claim(lock, wait=True)
+        write(out, list((by_key(read(out)) | by_key([new])).values()))
+
+
 def write(out: Path, records: Sequence[Record]) -> None:
     """Write ``out/results.json``, a line for each record, whole or not at all."""
     lines = ",\n".join(json.dumps(record) for record in sorted(records, key=_order))
-    temporary = out / f".{FILE}.tmp"
+    temporary = out / f".{FILE}.{os.getpid()}.tmp"
     temporary.write_text(f'{{"records": [\n{lines}\n]}}\n', encoding="utf-8")
     os.replace(temporary, out / FILE)
 

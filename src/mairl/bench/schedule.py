@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -22,6 +22,7 @@ from mairl.bench.results import Record
 from mairl.bench.statistics import iqm
 from mairl.bench.suite import Suite
 from mairl.interrupts import Interrupted, Interrupts
+from mairl.types import MairlError
 
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 POLL_SECONDS = 0.1
@@ -82,12 +83,16 @@ def _start(suite: Suite, board: Board, out: Path, jobs: int) -> None:
         path = cell.path(out)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_name(f"{path.name}.log").open("ab") as log:
-            if not _lock(log):
+            # The process that runs it inherits the claim: it holds even if we are killed.
+            if not results.claim(log, wait=False):
                 board.elsewhere.add(cell)
                 continue
             board.elsewhere.discard(cell)
             if (path / "result.json").exists():  # Another process has just finished it.
-                board.records[cell.key] = results.record(cell, out)
+                try:
+                    board.records[cell.key] = results.record(cell, out)
+                except MairlError:
+                    board.failed[cell] = 0
                 continue
             results.check_begun(cell, out)
             results.note_definition(cell, out)
@@ -102,20 +107,6 @@ def _start(suite: Suite, board: Board, out: Path, jobs: int) -> None:
             )
 
 
-def _lock(log: IO[bytes]) -> bool:
-    """Claim a cell by its log, which the process that runs it inherits: it stays claimed if we
-    are killed and that process is not."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _environment() -> dict[str, str]:
     xla = f"{os.environ.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -126,9 +117,14 @@ def _end(board: Board, cell: Cell, out: Path, console: Console) -> None:
     code = board.running.pop(cell).returncode
     path = cell.path(out)
     if code == 0 and (path / "result.json").exists():
-        record = board.records[cell.key] = results.record(cell, out)
-        results.write(out, list(board.records.values()))
-        text = f"{record['normalized_return']:.3f} after {record['wall_seconds']:.0f} s"
+        try:
+            record = results.record(cell, out)
+        except MairlError as error:  # The others go on.
+            board.failed[cell], text = code, f"failed: {error}"
+        else:
+            board.records[cell.key] = record
+            results.add(out, record)
+            text = f"{record['normalized_return']:.3f} after {record['wall_seconds']:.0f} s"
     else:
         board.failed[cell] = code
         text = f"failed with exit code {code}, see {path.with_name(path.name + '.log')}"

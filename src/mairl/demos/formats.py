@@ -119,7 +119,10 @@ def load_npz(path: str | os.PathLike[str], spec: EnvSpec) -> Demonstrations:
             )
         )
         start += steps
+    env_rewards = _env_rewards(fields, where, lengths)
     returns = _returns(fields, where, len(lengths))
+    if returns is None and env_rewards is not None:
+        returns = tuple(float(np.sum(rewards)) for rewards in env_rewards)
     expert_return = np.mean(returns) if returns else None
     if "expert_return" in fields:
         expert_return = _numbers(fields["expert_return"], where, "expert_return", 1)[0]
@@ -130,7 +133,7 @@ def load_npz(path: str | os.PathLike[str], spec: EnvSpec) -> Demonstrations:
         episode_returns=returns,
         expert_return=None if expert_return is None else float(expert_return),
         sha256=sha256,
-        env_rewards=_env_rewards(fields, where, lengths),
+        env_rewards=env_rewards,
     )
 
 

@@ -15,7 +15,6 @@ import ast
 import contextlib
 import difflib
 import importlib
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -566,8 +565,7 @@ def _split_id(env_id: str) -> tuple[str, dict[str, Any]]:
     """``id?name=value,name=value`` as the id and its arguments: Python literals, or words."""
     name, _, query = env_id.partition("?")
     arguments: dict[str, Any] = {}
-    # Commas within brackets belong to a value.
-    for part in filter(None, re.split(r",(?![^(\[{]*[)\]}])", query)):
+    for part in filter(None, _split_outside_brackets(query)):
         key, equals, text = part.partition("=")
         if not (equals and key.isidentifier() and text):
             raise MairlError(
@@ -579,6 +577,18 @@ def _split_id(env_id: str) -> tuple[str, dict[str, Any]]:
         except (ValueError, SyntaxError):
             arguments[key] = text
     return name, arguments
+
+
+def _split_outside_brackets(query: str) -> list[str]:
+    """``query`` split at the commas that are in no bracket."""
+    parts, depth = [""], 0
+    for letter in query:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _near(env_id: str, prefix: str) -> str:
