@@ -39,8 +39,8 @@ def test_settings_tell_the_loop_what_it_asks(name):
         assert config.iterations > 0
         assert config.replay_size >= (config.num_envs * config.collect_steps or 1)
         if config.on_policy:
-            # One update for each rollout, on all of it and nothing else.
-            assert config.replay_size * config.iterations == pytest.approx(1.0)
+            # One update for each rollout.
+            assert config.num_envs * config.collect_steps * config.iterations == pytest.approx(1.0)
 
 
 def test_commands_name_the_algorithm():
