@@ -63,12 +63,9 @@ LAMBDAS = np.geomspace(0.3, 3e-4, 13)
 WORST = 0.4
 """Share of pairs in the wrong order above which there is nothing to rank by; 0.5 is chance."""
 
-UNDISTURBED = 4.0
-"""g's mean over undisturbed behavior. Over random actions, where a learner in the target begins,
-it is 0: the softplus of the bounded reward still has half of its slope there."""
-
-BOUND = 20.0
-"""Of the bounded reward. g is no adversary's: what is better than all that was seen is to count."""
+MEAN = 2.0
+"""g's mean over undisturbed behavior, and its negative over random actions: about what a
+discriminator that is rarely wrong would say, whose bounds (``BoundedReward``) then fit."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +164,7 @@ def rank(config: RankConfig) -> dict[str, Any]:
     form = dataclasses.replace(
         former.form,
         state_only=True,
-        bound=BOUND,
+        bound=RewardConfig.bound,
         softplus=RewardConfig.softplus,
         **_ends(reward, normalizer, undisturbed, shown),
     )
@@ -205,13 +202,13 @@ def fit(levels: np.ndarray, episodes: list[np.ndarray], seed: int) -> Ranking:
 def scale(
     weights: np.ndarray, levels: np.ndarray, episodes: list[np.ndarray]
 ) -> tuple[np.ndarray, float]:
-    """Weights and constant that make g's mean UNDISTURBED there, and 0 under random actions."""
+    """Weights and constant that make g's mean MEAN undisturbed and -MEAN under random actions."""
     high, low = (
         np.mean([np.mean(obs @ weights) for obs, x in zip(episodes, levels, strict=True) if x == y])
         for y in (levels.min(), levels.max())
     )
-    factor = UNDISTURBED / (high - low)
-    return weights * factor, float(-low * factor)
+    factor = 2 * MEAN / (high - low)
+    return weights * factor, float(-MEAN - low * factor)
 
 
 def table(about: dict[str, Any]) -> str:
@@ -249,7 +246,8 @@ def _ends(
         ended_share(lengths, terminated, gamma),
     )
     level = end_level(g, jnp.asarray(weights))
-    ended, live = end_logits(jnp.float32(shares[0]), jnp.float32(shares[1]), level, BOUND)
+    bound = RewardConfig.bound
+    ended, live = end_logits(jnp.float32(shares[0]), jnp.float32(shares[1]), level, bound)
     return {"ended": float(ended), "live": float(live)}
 
 
