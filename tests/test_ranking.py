@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 import mairl
-from mairl import cli, envs, evaluate, ranking
+from mairl import cli, envs, evaluate, normalizer, ranking
 from mairl.algorithms import mairl as algorithm
+from mairl.demos import ExpertData
+from mairl.envs.recording import Episode
+from mairl.rewards.airl import NEVER
+from mairl.types import EnvSpec, Transition
 
 TASK = "mairl/GridWorld-v0"
 SMALL = shlex.split(
@@ -62,6 +66,21 @@ def test_the_cause_is_found_and_the_rest_left_out():
         for level in (0.0, 1.0)
     ]
     np.testing.assert_allclose(np.array(means) + constant, [ranking.MEAN, -ranking.MEAN], rtol=1e-4)
+
+
+def test_ends_are_worth_what_they_were_to_the_undisturbed_policy():
+    """Who ends as the expert does is past an end as often: log(1) less the level of g there."""
+    spec = EnvSpec("Probe-v0", 2, 1, False, (-1.0,), (1.0,))
+    reward = ranking._linear(spec, np.array([3.0, 0.0]), -1.0, gamma=0.9)
+    obs = np.float32([[0.0, 0.0], [1.0, 5.0], [9.0, 9.0]])
+    episode = Episode(obs, np.zeros((2, 1), np.float32), np.zeros(2), True)
+    nothing = Transition(*(np.zeros(0),) * 4)
+    scales = normalizer.identity(2)
+    alike = ExpertData(nothing, 1, 1, (2,), (True,))
+    found = ranking._ends(reward, scales, [episode], alike)
+    assert found == {"ended": pytest.approx(-2.0, abs=1e-3), "live": pytest.approx(0.0, abs=1e-3)}
+    never = ExpertData(nothing, 1, 1, (2,), (False,))
+    assert ranking._ends(reward, scales, [episode], never)["ended"] == NEVER
 
 
 def test_weights_are_those_of_the_convex_problem():

@@ -190,10 +190,11 @@ class RewardArtifact(abc.ABC):
                 "this reward is exact, and was not bounded for its policy: ask for the raw values"
             )
         ends = np.asarray(terminated, np.float32)
-        raw = self.value(obs, action, next_obs, ends, component)
+        check_component(component)
+        shaped = self.f(obs, action, next_obs, ends)
+        raw = shaped if component == "f" else self.g(obs, action)
         # What kind of end it was f says, whose level at ends is in ``ended``; g is off by h there.
-        told = raw if component == "f" else self.f(obs, action, next_obs, ends)
-        after = self._bound(np.asarray(np.clip(told + form.ended, -form.bound, form.bound)))
+        after = self._bound(np.asarray(np.clip(shaped + form.ended, -form.bound, form.bound)))
         ends = ends.reshape(raw.shape) * (form.gamma / (1.0 - form.gamma))
         return np.asarray(self._bound(np.asarray(raw + form.live)) + ends * after, np.float32)
 

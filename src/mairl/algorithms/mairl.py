@@ -35,7 +35,7 @@ from mairl.losses.value import surprising, temporal_difference, value_loss
 from mairl.normalizer import Normalizer, fit
 from mairl.policies import Policy, make_policy
 from mairl.replay import Replay
-from mairl.rewards import AIRLReward, BoundedReward, end_level, end_logits
+from mairl.rewards import ENDS, AIRLReward, BoundedReward, end_level, end_logits
 from mairl.rollout import Rollout, anchored, imagine
 from mairl.types import EnvSpec, Metrics, Transition
 from mairl.value import ActionValue, polyak
@@ -53,9 +53,6 @@ __all__ = [
     "update",
 ]
 
-
-ENDS = 64
-"""How many of the policy's newest ends say what level f has there."""
 
 LOST = 0.1
 """Mean probability of being the expert's, by the discriminator, below which steps are lost."""

@@ -26,14 +26,11 @@ from mairl.nets.mlp import MLP
 from mairl.normalizer import Normalizer, fit
 from mairl.policies import CategoricalPolicy, DiagonalGaussianPolicy, Policy
 from mairl.replay import Replay
-from mairl.rewards import AIRLReward, BoundedReward, end_level, end_logits
+from mairl.rewards import ENDS, AIRLReward, BoundedReward, end_level, end_logits
 from mairl.types import EnvSpec, MairlError, Metrics, Transition
 
 REMEMBERED = 8192
 """Transitions that are kept, of which rewards and policies learn from the newest rollout."""
-
-ENDS = 64
-"""How many of the policy's newest ends say what level f has there."""
 
 
 @dataclass(frozen=True)

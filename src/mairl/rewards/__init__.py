@@ -1,5 +1,5 @@
 """Learned rewards."""
 
-from mairl.rewards.airl import AIRLReward, BoundedReward, end_level, end_logits, ended_share
+from mairl.rewards.airl import ENDS, AIRLReward, BoundedReward, end_level, end_logits, ended_share
 
-__all__ = ["AIRLReward", "BoundedReward", "end_level", "end_logits", "ended_share"]
+__all__ = ["ENDS", "AIRLReward", "BoundedReward", "end_level", "end_logits", "ended_share"]

@@ -86,6 +86,10 @@ NEVER = -1e6
 """The log-ratio of an end that no demonstration has: below any bound."""
 
 
+ENDS = 64
+"""How many of the policy's newest ends say what level f has there (``end_level``)."""
+
+
 class BoundedReward(NamedTuple):
     """What the policy sees of f: bounded, since an adversary's logits are not.
 
