@@ -206,7 +206,8 @@ def ranked(
     """The target learned afresh by the origin's ranked and by the true reward; the source's run."""
     source, reward = out / f"{task}-source-s{seed}", out / f"{task}-reward-s{seed}"
     begin = ["--episodes", "1", "--steps", str(origin[1]), "--seed", seed]
-    run(source, "train", origin[0], "--reward.state-only", *begin)
+    # The horizon of the committed figures; the default's has five steps here since.
+    run(source, "train", origin[0], "--reward.state-only", "--policy.horizon", "3", *begin)
     if not (reward / "reward.json").exists():
         run(reward, "rank", str(source), "--seed", seed)
     run(out / f"{task}-ranked-s{seed}", "transfer", str(reward), target, *length)

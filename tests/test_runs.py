@@ -229,13 +229,15 @@ def test_preset_decides_the_defaults():
     assert parsed.algo == dataclasses.replace(algorithm.PRESETS["paper"], gamma=0.5)
 
 
-@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize(("actions", "horizon"), [(3, 3), (4, 5), (None, 0)])
 @pytest.mark.parametrize("expert_ends", [False, True])
-def test_what_is_left_open_is_settled_by_the_task(discrete, expert_ends):
-    spec = EnvSpec("Probe", 3, 2, discrete, *(() if discrete else ((-1.0,) * 2, (1.0,) * 2)))
+def test_what_is_left_open_is_settled_by_the_task(actions, horizon, expert_ends):
+    """By how many numbers an action has (None: discrete), and whether demonstrations end."""
+    box = ((-1.0,) * actions, (1.0,) * actions) if actions else ()
+    spec = EnvSpec("Probe", 3, actions or 2, actions is None, *box)
     config = algorithm.MAIRLConfig().settled(spec, expert_ends)
     assert config.gamma == (0.99 if expert_ends else 0.97)
-    assert config.policy.horizon == (0 if discrete else 3)
+    assert config.policy.horizon == horizon
     asked = dataclasses.replace(config, gamma=0.5, policy=algorithm.PRESETS["paper"].policy)
     assert asked.settled(spec, expert_ends) == asked
 

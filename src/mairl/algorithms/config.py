@@ -70,8 +70,8 @@ class PolicyConfig:
 
     hidden: tuple[int, ...] = (128, 128)
     horizon: int | None = None
-    """Steps through the model that the gradient takes; 0 leaves it to the value. None: 3, but 0
-    where actions are discrete."""
+    """Steps through the model that the gradient takes; 0 leaves it to the value. None: 3, but 5
+    where an action has more than three numbers and 0 where it is discrete."""
     anchored: bool = False
     """Follow the newest real steps instead of imagined ones."""
     learning_rate: float = 1e-4
@@ -141,11 +141,13 @@ class MAIRLConfig:
 
         Over the 100 steps of 0.99 critics promise what can never be earned, and policies follow
         the error; but an end the expert makes for must be seen from far away. Discrete actions are
-        left to the critics, which sum over all choices exactly (docs/method.md).
+        left to the critics, which sum over all choices exactly. In many dimensions of action their
+        slope is less to be trusted, and more steps of the model pay (docs/method.md).
         """
         gamma = (0.99 if expert_ends else 0.97) if self.gamma is None else self.gamma
         horizon = self.policy.horizon
-        horizon = (0 if spec.discrete else 3) if horizon is None else horizon
+        if horizon is None:
+            horizon = 0 if spec.discrete else 3 if spec.action_size <= 3 else 5
         return replace(self, gamma=gamma, policy=replace(self.policy, horizon=horizon))
 
     def check(self) -> None:
