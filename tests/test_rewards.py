@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mairl.envs import EpisodeEnd
-from mairl.learner import policy_ended
+from mairl.learner import END_STEPS, LARGEST, policy_ended
 from mairl.losses.reward import reward_loss, slope_penalty
 from mairl.rewards import AIRLReward, BoundedReward, end_level, end_logits, ended_share
 from mairl.rewards.airl import NEVER
@@ -181,6 +181,27 @@ def test_dropout_acts_in_the_loss_only():
 def test_policy_ended_is_the_smaller_of_all_episodes_share_and_the_newest_ones(ends, expected):
     found = policy_ended([EpisodeEnd(*end) for end in ends], GAMMA)
     np.testing.assert_allclose(found, expected)
+
+
+def test_an_end_that_the_expert_makes_gets_dearer_until_the_policy_makes_it_as_often():
+    def ratio(*ends):
+        share = policy_ended([EpisodeEnd(*end) for end in ends], GAMMA, expert)
+        return np.log(expert / share)
+
+    expert = GAMMA**2
+    never, alike = (END_STEPS // 2, False), (2, True)
+    np.testing.assert_allclose(ratio(), 0.0)
+    np.testing.assert_allclose(ratio(never), 0.5)
+    # Done as the expert does it, an end stays worth what it took to get there.
+    np.testing.assert_allclose(ratio(never, *[alike] * 1000), 0.5)
+    # Sooner than the expert: too dear.
+    np.testing.assert_allclose(
+        ratio(never, *[(1, True)] * 100), 0.5 - 100 / END_STEPS * (1 / GAMMA - 1)
+    )
+    np.testing.assert_allclose(ratio(*[never] * 100), LARGEST)
+    # However often it ends too soon, half of what the expert goes on for is left.
+    share = policy_ended([EpisodeEnd(1, True)] * 10**5, GAMMA, expert)
+    np.testing.assert_allclose(share, (1 + expert) / 2)
 
 
 def test_ended_share_by_hand():

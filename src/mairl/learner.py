@@ -24,6 +24,10 @@ STREAMS = ("initialize", "update", "explore", "clone", "first")
 RECENT = 10
 """Training episodes that say how the policy's episodes end now."""
 
+END_STEPS, LARGEST = 2_000, 5.0
+"""Steps without an end that the expert makes after which it is e times as dear; the log of how dear
+it gets, where bounded rewards are flat."""
+
 
 def stream_key(seed: int, stream: str, count: int) -> jax.Array:
     """The key of (seed, stream, count); ``stream`` is one of STREAMS."""
@@ -38,17 +42,29 @@ class Diverged(MairlError):
     exit_code = 1
 
 
-def policy_ended(ends: Sequence[EpisodeEnd], gamma: float) -> float:
-    """How much of discounted time the policy's episodes spend after an end, 0 to 1.
+def policy_ended(ends: Sequence[EpisodeEnd], gamma: float, expert_ended: float = 0.0) -> float:
+    """How much of discounted time the policy is charged with spending after an end, 0 to 1.
 
-    The smaller of all episodes' share and the newest ``RECENT``'s. Of the newest alone, an end that
-    the expert wants would be worth nothing the moment it is done right; of all, early falls would
-    count for good.
+    Where no demonstration ends by itself (``expert_ended`` = 0): the smaller of all episodes' share
+    and the newest ``RECENT``'s, or early falls would count for good.
+
+    Where some do, the log-ratio log(expert_ended / it) is the multiplier of the constraint that
+    the policy's share be the expert's, and rises and falls with each episode's miss (dual ascent):
+    by length / ``END_STEPS`` times 1 - share / expert_ended. Of measured shares, an end would be
+    worth no more than going on as soon as it is done right, and how to get there is forgotten.
     """
-    return min(
-        ended_share([end.length for end in some], [end.terminated for end in some], gamma)
-        for some in (ends, ends[-RECENT:])
-    )
+    if not expert_ended:
+        return min(
+            ended_share([end.length for end in some], [end.terminated for end in some], gamma)
+            for some in (ends, ends[-RECENT:])
+        )
+    # At most half way from the expert's share to all of the time.
+    least, ratio = math.log(2.0 * expert_ended / (1.0 + expert_ended)), 0.0
+    for end in ends:
+        share = gamma**end.length if end.terminated else 0.0
+        ratio += end.length / END_STEPS * (1.0 - share / expert_ended)
+        ratio = min(max(ratio, least), LARGEST)
+    return expert_ended * math.exp(-ratio)
 
 
 class Learner:
@@ -192,7 +208,14 @@ class Learner:
             return {}
         self.state, metrics = self._update(
             self.state._replace(
-                policy_ended=jnp.float32(policy_ended(self.ends, self._config.gamma))
+                policy_ended=jnp.float32(
+                    policy_ended(
+                        self.ends,
+                        self._config.gamma,
+                        # Of on-policy learners' episodes only the newest are kept.
+                        0.0 if self._config.on_policy else self._ended,
+                    )
+                )
             ),
             self.replay,
             self._expert,
