@@ -73,7 +73,8 @@ class State(NamedTuple):
 
     ``expert_ended`` and ``policy_ended`` are the shares of discounted time that demonstrations
     and training episodes spend after a termination (``rewards.ended_share``); the training loop
-    sets the latter. ``end_level`` is the level of f at the policy's ends (``rewards.end_level``).
+    sets the latter (``learner.policy_ended``). ``end_level`` is the level of f at the policy's
+    ends (``rewards.end_level``).
     """
 
     params: Parameters
