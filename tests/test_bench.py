@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import math
 import os
 import re
 import shlex
@@ -408,6 +409,11 @@ def test_two_cells_stopped_and_gone_on_with(tmp_path, capsys, monkeypatch):
     assert found["env_steps"] == 400
     assert found["evaluations"][-1][1] == found["normalized_return"]
     assert found["bc_normalized_return"] is not None
+    assert len(found["returns"]) == 20
+    assert math.isclose(np.mean(found["returns"]), found["return_mean"], abs_tol=0.01)
+    row = report.rows_of(load(path), [found])[0]
+    assert row.episodes is not None
+    assert math.isclose(row.episodes.mean(), found["normalized_return"], abs_tol=1e-3)
 
 
 # Committed results; peers.

@@ -78,6 +78,7 @@ def result(
                 "episodes": len(line["returns"]),
                 "return_mean": mean,
                 "return_std": float(np.std(line["returns"])),
+                "returns": [round(value, 2) for value in line["returns"]],
                 "normalized_return": scores.normalized(mean),
                 "wall_seconds": line["wall_seconds"],
             }
@@ -95,7 +96,10 @@ def result(
         },
         "env_steps": last["env_steps"],
         "wall_seconds": round(seconds, 2),
-        **{name: last[name] for name in ("return_mean", "return_std", "normalized_return")},
+        **{
+            name: last[name]
+            for name in ("return_mean", "return_std", "normalized_return", "returns")
+        },
         **scores.baselines,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
         "evaluations": evaluations,

@@ -72,6 +72,7 @@ class Scores:
             "episodes": episodes,
             "return_mean": float(returns.mean()),
             "return_std": float(returns.std()),
+            "returns": [round(float(value), 2) for value in returns],
             "normalized_return": self.normalized(returns.mean()),
         }
         self.history.append(entry)

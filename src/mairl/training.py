@@ -144,7 +144,10 @@ def report(job: Job, scores: Scores, entry: dict[str, Any], wall: float) -> dict
         **({} if job.source is None else {"source": job.source.description}),
         "env_steps": entry["env_steps"],
         "wall_seconds": round(wall, 2),
-        **{name: entry[name] for name in ("return_mean", "return_std", "normalized_return")},
+        **{
+            name: entry[name]
+            for name in ("return_mean", "return_std", "normalized_return", "returns")
+        },
         **scores.baselines,
         "peak_memory_bytes": rundir.peak_memory_bytes(),
         "evaluations": scores.history,

@@ -11,13 +11,15 @@ from mairl.rundir import read_json
 from mairl.types import MairlError
 
 Record = dict[str, Any]
-"""task, algorithm, seed; the cell's definition; what :data:`KEPT` names of its result.json;
-evaluations: ``[[env_steps, normalized_return, wall_seconds], ...]``."""
+"""task, algorithm, seed; the cell's definition; what :data:`KEPT` names of its result.json
+(``returns``: of the last policy's episodes, which older records lack); evaluations: ``[[env_steps,
+normalized_return, wall_seconds], ...]``."""
 
 FILE = "results.json"
 KEPT = (
     *("env_id", "demos", "env_steps", "updates", "wall_seconds"),
-    *("normalized_return", "return_mean", "return_std", "expert_return", "random_return"),
+    *("normalized_return", "return_mean", "return_std", "returns"),
+    *("expert_return", "random_return"),
     *("bc_normalized_return", "bc_return_mean", "peak_memory_bytes", "versions"),
 )
 NEEDED = ("env_id", "env_steps", "wall_seconds", "normalized_return", "return_mean")

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 REACHED = 0.95
@@ -33,6 +34,8 @@ def summarize(result: Mapping[str, Any], path: Path, alarms: Sequence[str] = ())
     ):
         if result.get(name) is not None:
             lines.append(f"  {label:15s} {result[name]:10.1f}{_share(share)}")
+    if failed := _failed(result):
+        lines += ["", failed]
     lines += ["", _verdict(result)]
     if alarms:
         lines += ["", "Not healthy at the end:", *(f"  ! {text}" for text in alarms)]
@@ -50,6 +53,21 @@ def summarize(result: Mapping[str, Any], path: Path, alarms: Sequence[str] = ())
         f'  python -c "import mairl; model = mairl.load({str(path)!r})"',
     ]
     return "\n".join(lines)
+
+
+def _failed(result: Mapping[str, Any]) -> str | None:
+    """How many episodes go wrong where most go well: a mean would hide it."""
+    returns, low = result.get("returns"), result.get("random_return")
+    if not returns or low is None:
+        return None
+    middle = median(returns)
+    wrong = sum(value - low < 0.5 * (middle - low) for value in returns)
+    if not wrong:
+        return None
+    return (
+        f"{wrong} of {len(returns)} episodes earn{'s' if wrong == 1 else ''} less than half of "
+        f"what the middle one does ({middle:.1f})."
+    )
 
 
 def _verdict(result: Mapping[str, Any]) -> str:
