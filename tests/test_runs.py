@@ -854,9 +854,11 @@ def test_summary_is_honest():
     assert "at the expert's level, and better than cloning" in said
     assert "! Something is off." in said
     assert "less than half" not in said
+    worse = {"returns": [-9.0] * 18 + [-40.0, 1.0]}
+    assert "less than half" not in summarize(base | worse, Path("runs/x"))
     assert "less than half" not in summarize(good | {"returns": [99.0] * 20}, Path("runs/x"))
     fell = summarize(good | {"returns": [99.0] * 18 + [40.0, 49.6]}, Path("runs/x"))
-    assert "1 of 20 episodes earns less than half of what the middle one does (99.0)" in fell
+    assert "1 of 20 episodes is less than half as far above random actions as the mid" in fell
     unknown = {**base, "expert_return": None, "normalized_return": None}
     assert "carry no rewards" in summarize(unknown, Path("runs/x"))
 

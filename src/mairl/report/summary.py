@@ -62,11 +62,11 @@ def _failed(result: Mapping[str, Any]) -> str | None:
         return None
     middle = median(returns)
     wrong = sum(value - low < 0.5 * (middle - low) for value in returns)
-    if not wrong:
+    if not wrong or middle <= low:
         return None
     return (
-        f"{wrong} of {len(returns)} episodes earn{'s' if wrong == 1 else ''} less than half of "
-        f"what the middle one does ({middle:.1f})."
+        f"{wrong} of {len(returns)} episodes {'is' if wrong == 1 else 'are'} less than half as far "
+        f"above random actions as the middle one ({middle:.1f})."
     )
 
 
