@@ -6,9 +6,9 @@ For a run of ``mairl train`` on shipped demonstrations with continuous actions: 
 reward pays for expert episodes that the run was not given, for those that it was, and for the
 policy's own; what its critics say of the same steps; and how far the policy's actions are from the
 expert's there. Where the reward pays the expert more than the policy, the reward is not what the
-policy falls short by. On average over the expert's steps the critics must then give its actions
-more than the policy's, by (1 - gamma) of what lies between the two (the performance difference
-lemma, Kakade and Langford 2002, lemma 6.1).
+policy falls short by. The critics' word on the expert's actions over the policy's own should be
+that of one step and the critics after it (``better``, ``better_by_a_step``; its mean tells whose
+rewards are larger: the performance difference lemma, Kakade and Langford 2002, lemma 6.1).
 
 Nothing is learned; the true reward is not used.
 """
@@ -44,13 +44,10 @@ def judge(snapshot: variance.Snapshot, episode: Transition, goes_on: bool) -> di
     chosen = snapshot.policy.mode(steps.obs)
     critics = np.asarray(p.value.lower(steps.obs, steps.action))
     own = np.asarray(p.value.lower(steps.obs, chosen))
-    last = steps.next_obs[-1:]
-    after = (
-        p.value.lower(last, snapshot.policy.mode(last))
-        if goes_on
-        else p.reward.end_value(steps)[-1:]
-    )
-    earned, worth = np.zeros(len(reward)), float(after[0])
+    after = np.array(p.value.lower(steps.next_obs, snapshot.policy.mode(steps.next_obs)))
+    if not goes_on:
+        after[-1] = p.reward.end_value(steps)[-1]
+    earned, worth = np.zeros(len(reward)), float(after[-1])
     for t in reversed(range(len(reward))):
         worth = reward[t] + p.gamma * worth
         earned[t] = worth
@@ -62,6 +59,8 @@ def judge(snapshot: variance.Snapshot, episode: Transition, goes_on: bool) -> di
         "earned": float(earned[counted].mean()),
         "critics": float(critics[counted].mean()),
         "critics_of_own_action": float(own[counted].mean()),
+        "better": float((critics - own)[counted].mean()),
+        "better_by_a_step": float((reward + p.gamma * after - own)[counted].mean()),
         "actions_apart": float(apart[counted].mean()),
     }
 
