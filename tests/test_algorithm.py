@@ -555,6 +555,23 @@ def test_segments_of_demonstrations_stay_within_what_was_one_run():
     np.testing.assert_array_equal(np.asarray(rows.obs[..., 0])[inside] / 2, follow[inside])
 
 
+def test_the_models_batch_holds_demonstrations_in_proportion():
+    """One in 4 of all transitions is demonstrated; of very many, no more than half are drawn."""
+    state, replay = fresh("default", "box"), ring("box")
+    experience = int(replay.filled) * replay.num_envs
+    for demonstrated, share in ((experience // 3, 0.25), (experience * 9, 0.5)):
+        far = jnp.full((demonstrated, OBS), 1e6)
+        still, zeros = jnp.zeros((demonstrated, 2)), jnp.zeros(demonstrated)
+        expert = Transition(far, still, far, zeros)
+        step = algorithm.Step(
+            settings("default"), SPACES["box"], state, replay, expert, jnp.float32(0.0)
+        )
+        rows, mask = jax.jit(lambda key, s=step: s._segments(key, 8000, 1))(jax.random.key(0))
+        drawn = np.asarray(rows.obs[:, 0, 0]) == 1e6
+        assert drawn.mean() == pytest.approx(share, abs=0.02)
+        assert np.all(mask == 1)
+
+
 def test_a_memory_learns_to_remember():
     """An action takes effect a step later: only a memory that has been trained knows."""
     config, spec = settings("default"), SPACES["box"]

@@ -774,7 +774,6 @@ class TestBadInput:
             (["--value.steps", "0"], ["--policy.horizon", "nothing to climb"]),
             (["--dynamics.members", "3"], ["--batch-size is 128", "multiple of 6"]),
             (["--policy.anchored", "--num-envs", "4"], ["--policy.anchored", "--value.steps 0"]),
-            (["--dynamics.batch-size", "1"], ["--dynamics.batch-size is 1"]),
             (["--algo", "bc", "--iterations", "0"], ["--iterations is 0"]),
             (["--algo", "gail", "--policy.epochs", "0"], ["--policy.epochs is 0"]),
             (["--algo", "gail", "--reward.steps", "0"], ["--reward.steps is 0"]),

@@ -17,7 +17,7 @@ class DynamicsConfig:
 
     kind: Literal["tokens", "window", "released", "mlp", "gru"] = "mlp"
     """Attention over tokens, over past steps, as released; or a plain network, or a GRU."""
-    width: int = 128
+    width: int = 256
     """Features between layers."""
     depth: int = 2
     """Layers."""
@@ -26,7 +26,8 @@ class DynamicsConfig:
     steps: int = 1
     """Gradient steps per iteration."""
     batch_size: int = 64
-    """Transitions per member and gradient step, half of them demonstrated."""
+    """Transitions per member and gradient step; demonstrations have their share of all, half at
+    most."""
     learning_rate: float = 1e-3
 
 
@@ -183,11 +184,6 @@ class MAIRLConfig:
             raise MairlError(
                 f"--num-envs is {self.num_envs}: real steps are dealt out to {members} models "
                 "(--dynamics.members), give a multiple of that"
-            )
-        if self.dynamics.batch_size < 2:
-            raise MairlError(
-                f"--dynamics.batch-size is {self.dynamics.batch_size}; give 2 or more, one "
-                "transition replayed and one demonstrated"
             )
 
 

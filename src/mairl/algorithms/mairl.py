@@ -270,7 +270,7 @@ class Step:
         return self.bounded.after(reward.f(transition)) / (1.0 - self.gamma)
 
     def dynamics(self, learner: Learner, key):
-        """Each member fits its own draw: half of it replayed, half demonstrated transitions.
+        """Each member fits its own draw of all transitions there are, replayed and demonstrated.
 
         A model with a memory is fit to successive steps, as many as its rollouts have.
         """
@@ -279,16 +279,8 @@ class Step:
         length = max(1, longest) if learner.params.dynamics.remembers else 1
 
         def step(learner: Learner, key):
-            keys = split(key, "expert", "replay")
-            count = c.members * max(1, c.batch_size // 2 // length)
-            both = (
-                self._expert_segments(keys["expert"], count, length),
-                replays.sample_segments(self.replay, keys["replay"], count, length),
-            )
-            parts = [
-                jax.tree.map(lambda x: x.reshape(c.members, -1, *x.shape[1:]), b) for b in both
-            ]
-            segments, mask = jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1), *parts)
+            drawn = self._segments(key, c.members * max(1, c.batch_size // length), length)
+            segments, mask = jax.tree.map(lambda x: x.reshape(c.members, -1, *x.shape[1:]), drawn)
             return learner.descend(
                 "dynamics",
                 c.learning_rate,
@@ -509,11 +501,25 @@ class Step:
         rows = jax.random.randint(key, (n,), 0, self.expert.terminated.shape[0])
         return self._normalize(jax.tree.map(lambda x: x[rows], self.expert))
 
-    def _expert_segments(self, key, n: int, length: int):
-        """Runs of demonstrated steps and which count, as ``replay.sample_segments``.
+    def _segments(self, key, n: int, length: int):
+        """Runs of steps and which count, as ``replay.sample_segments``, demonstrated ones among
+        them in proportion to how many transitions are demonstrated, half at most.
 
-        A run goes on while the next row begins where the one before has ended: not over an
-        episode's end, nor where transitions between have been left out.
+        A few demonstrated transitions in half of each batch would be learned by heart.
+        """
+        keys = split(key, "which", "expert", "replay")
+        demonstrated = self.expert.terminated.shape[0]
+        share = demonstrated / (demonstrated + self.replay.filled * self.replay.num_envs)
+        which = jax.random.bernoulli(keys["which"], jnp.minimum(share, 0.5), (n,))
+        return jax.tree.map(
+            lambda e, r: jnp.where(which.reshape(-1, *[1] * (r.ndim - 1)), e, r),
+            self._expert_segments(keys["expert"], n, length),
+            replays.sample_segments(self.replay, keys["replay"], n, length),
+        )
+
+    def _expert_segments(self, key, n: int, length: int):
+        """Runs of demonstrated steps: one goes on while the next row begins where the one before
+        has ended, not over an episode's end, nor where transitions between have been left out.
         """
         size = self.expert.terminated.shape[0]
         times = jax.random.randint(key, (n,), 0, size)[:, None] + jnp.arange(length)[None, :]

@@ -99,7 +99,7 @@ class TransferStep(mairl.Step):
     def _expert(self, key: Key[Array, ""], n: int) -> Transition:
         return self._replay(key, n)
 
-    def _expert_segments(self, key, n: int, length: int):
+    def _segments(self, key, n: int, length: int):
         return replays.sample_segments(self.replay, key, n, length)
 
 
