@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ from mairl.types import EnvSpec, Transition
 
 PARTS = ("dynamics", "reward", "value", "policy")
 EXPERT_ENDED, POLICY_ENDED = 0.1, 0.2
+SCAN = jax.lax.scan
 
 
 def configure(job: dict[str, Any]) -> MAIRLConfig:
@@ -88,16 +90,24 @@ class Recorded:
 
     def _draw(self, function: Any, *arguments: Any, **named: Any) -> jax.Array:
         drawn = function(*arguments, **named)
+        if isinstance(drawn, jax.core.Tracer):  # Of a rollout without a step.
+            return drawn
         if not (function is self.original["randint"] and arguments[3] == 1):
             self.draws.append(np.asarray(drawn))  # All but which of a single environment.
         return drawn
 
 
+def scan(step: Any, first: Any, xs: Any, **named: Any) -> Any:
+    """``jax.lax.scan``, which uncompiled cannot tell the shapes of what no step gives."""
+    with jax.disable_jit(len(jax.tree.leaves(xs)[0]) > 0):
+        return SCAN(step, first, xs, **named)
+
+
 def record(step: algorithm.Step, state: algorithm.State, iterations: int) -> dict[str, Any]:
     """Iterations run uncompiled: their draws in order, their metrics and the last parameters."""
-    learner = algorithm.Learner(state.params, state.target_value, state.optimizers)
+    learner = algorithm.Learner(state.params, state.slow, state.optimizers)
     found: dict[str, Any] = {}
-    with jax.disable_jit(), Recorded() as recorded:
+    with jax.disable_jit(), Recorded() as recorded, mock.patch("jax.lax.scan", scan):
         for i, key in enumerate(jax.random.split(jax.random.key(1), iterations)):
             for name, part_key in split(key, *PARTS).items():
                 learner, metrics = getattr(step, name)(learner, part_key)

@@ -68,6 +68,17 @@ class Parameters(NamedTuple):
     log_temperature: Float[Array, ""]
 
 
+class Slow(NamedTuple):
+    """Copies that follow the parts of the same names by Polyak averaging.
+
+    They say the same with less noise: rollouts go through this model, policies and targets follow
+    these critics.
+    """
+
+    dynamics: Ensemble
+    value: ActionValue
+
+
 class State(NamedTuple):
     """Everything learned.
 
@@ -78,7 +89,7 @@ class State(NamedTuple):
     """
 
     params: Parameters
-    target_value: ActionValue
+    slow: Slow
     optimizers: Parameters
     normalizer: Normalizer
     delta_scale: Float[Array, " obs"]
@@ -130,7 +141,7 @@ def initialize(
     )
     return State(
         params=params,
-        target_value=jax.tree.map(jnp.copy, params.value),
+        slow=jax.tree.map(jnp.copy, Slow(params.dynamics, params.value)),
         optimizers=_optimizers(params),
         normalizer=normalizer,
         delta_scale=_change_scale(normalizer, expert, random),
@@ -199,7 +210,7 @@ def update(
         learner, policy = step.policy(learner, keys["policy"], drawn)
         return learner, dynamics | reward | value | policy
 
-    learner = Learner(state.params, state.target_value, state.optimizers)
+    learner = Learner(state.params, state.slow, state.optimizers)
     learner, metrics = jax.lax.scan(iteration, learner, jax.random.split(key, iterations))
     return state._replace(**learner._asdict()), jax.tree.map(jnp.mean, metrics)
 
@@ -208,7 +219,7 @@ class Learner(NamedTuple):
     """The part of the state that an iteration changes."""
 
     params: Parameters
-    target_value: ActionValue
+    slow: Slow
     optimizers: Parameters
 
     def descend(self, name: str, rate, loss, aside=None) -> tuple["Learner", Metrics]:
@@ -232,6 +243,11 @@ class Learner(NamedTuple):
             params=self.params._replace(**{name: part}),
             optimizers=self.optimizers._replace(**{name: optimizer}),
         ), metrics
+
+    def follow(self, name: str, rate: float) -> "Learner":
+        """The slow copy of the part ``name`` moved by ``rate`` of the way to it."""
+        copy = polyak(getattr(self.slow, name), getattr(self.params, name), rate)
+        return self._replace(slow=self.slow._replace(**{name: copy}))
 
 
 class Candidates(NamedTuple):
@@ -281,13 +297,14 @@ class Step:
         def step(learner: Learner, key):
             drawn = self._segments(key, c.members * max(1, c.batch_size // length), length)
             segments, mask = jax.tree.map(lambda x: x.reshape(c.members, -1, *x.shape[1:]), drawn)
-            return learner.descend(
+            learner, metrics = learner.descend(
                 "dynamics",
                 c.learning_rate,
                 lambda ensemble: ensemble_loss(
                     ensemble, self.state.delta_scale, self._normalize(segments), mask
                 ),
             )
+            return learner.follow("dynamics", c.tau), metrics
 
         return _repeat(step, learner, c.steps, key)
 
@@ -353,8 +370,7 @@ class Step:
             learner, metrics = learner.descend("value", c.learning_rate, loss)
             metrics["reward/mean_expert"] = jnp.mean(rewards[: self.half])
             metrics["reward/mean"] = jnp.mean(rewards[self.half :])
-            target = polyak(learner.target_value, learner.params.value, c.tau)
-            return learner._replace(target_value=target), metrics
+            return learner.follow("value", c.tau), metrics
 
         return _repeat(step, learner, c.steps, key)
 
@@ -363,9 +379,9 @@ class Step:
 
         Then move the temperature to its target.
         """
-        c, params = self.config.policy, learner.params
+        c = self.config.policy
         keys = split(key, "batch", "rollout", "final", "clone")
-        model = params.dynamics, self.state.delta_scale
+        model = learner.slow.dynamics, self.state.delta_scale
         if c.anchored:
             # The newest steps of every environment: on-policy, as the paper's are.
             segment, mask = replays.newest(self.replay, self.horizon)
@@ -414,7 +430,7 @@ class Step:
             starts = _deal(self._mixed(batch_key)[0].obs[::2], self.config.dynamics.members)
         rollout = imagine(
             learner.params.policy,
-            learner.params.dynamics,
+            learner.slow.dynamics,
             self.state.delta_scale,
             starts,
             horizon,
@@ -430,7 +446,7 @@ class Step:
         would have to say the same of all actions that chance leads to it (Fu et al. 2018 assume
         no chance). Exact where the potential is linear or little is left to chance.
         """
-        delta = mean(learner.params.dynamics(batch.obs, batch.action)).delta
+        delta = mean(learner.slow.dynamics(batch.obs, batch.action)).delta
         scale = jnp.broadcast_to(self.state.delta_scale, delta.shape)
         return jax.lax.stop_gradient(batch._replace(next_obs=batch.obs + scale * delta))
 
@@ -447,9 +463,8 @@ class Step:
         return returns(
             policy,
             steps,
-            # The slow copy: it says the same with less noise, and a policy that follows noise
-            # loses its gait.
-            learner.target_value if self.config.value.steps else None,
+            # A policy that follows the noise of the critics themselves loses its gait.
+            learner.slow.value if self.config.value.steps else None,
             lambda transition: self.bounded(params.reward, transition),
             jnp.exp(params.log_temperature),
             self.target_entropy,
@@ -471,7 +486,7 @@ class Step:
         # Dealt to the models and gathered again; without a step there is nothing to deal.
         parts = self.config.dynamics.members if horizon else 1
         steps = imagine(
-            *(params.policy, params.dynamics, self.state.delta_scale),
+            *(params.policy, learner.slow.dynamics, self.state.delta_scale),
             _deal(batch.next_obs, parts),
             horizon,
             key=jax.random.fold_in(key, 1 << 16),
@@ -510,7 +525,7 @@ class Step:
         keys = split(key, "which", "expert", "replay")
         demonstrated = self.expert.terminated.shape[0]
         share = demonstrated / (demonstrated + self.replay.filled * self.replay.num_envs)
-        which = jax.random.bernoulli(keys["which"], jnp.minimum(share, 0.5), (n,))
+        which = jax.random.uniform(keys["which"], (n,)) < jnp.minimum(share, 0.5)
         return jax.tree.map(
             lambda e, r: jnp.where(which.reshape(-1, *[1] * (r.ndim - 1)), e, r),
             self._expert_segments(keys["expert"], n, length),
