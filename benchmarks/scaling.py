@@ -3,10 +3,10 @@
     python benchmarks/scaling.py [--rounds 5] [--out FILE]
 
 One iteration of all four parts of the preset ``default`` on Hopper-v5, with one thing changed at a
-time: batch, horizon, models in the ensemble, the task (its observations and actions), and how many
-seeds learn side by side in one program (``vmap``). Each is timed by turns with the unchanged
-iteration, in one process, and given as a multiple of it: the median over rounds of the two
-times' ratio. Some six minutes on two cores; leave the machine alone meanwhile.
+time: batch, horizon, models in the ensemble, units of their layers, the task (its observations and
+actions), and how many seeds learn side by side in one program (``vmap``). Each is timed by turns
+with the unchanged iteration, in one process, and given as a multiple of it: the median over rounds
+of the two times' ratio. Some six minutes on two cores; leave the machine alone meanwhile.
 """
 
 import argparse
@@ -47,6 +47,8 @@ def variants() -> Iterator[tuple[str, int, str, MAIRLConfig, int]]:
     for members in (1, 2, 4, 8):
         model = replace(BASE.dynamics, members=members)
         yield "models", members, TASK, replace(BASE, dynamics=model), 1
+    for width in (128, 256, 512):
+        yield "units", width, TASK, replace(BASE, dynamics=replace(BASE.dynamics, width=width)), 1
     for task, size in (
         ("Pendulum-v1", 3),
         ("HalfCheetah-v5", 17),

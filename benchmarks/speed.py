@@ -176,7 +176,7 @@ def iteration(config: Any, learner: Any, names: tuple[str, ...]) -> tuple[Callab
             total += sum(jnp.sum(value) for value in metrics.values())
         return carry, total
 
-    carry = algorithm.Learner(start.params, start.slow, start.optimizers)
+    carry = algorithm.Learner(start.params, start.target_value, start.optimizers)
     return run, (data, carry)
 
 

@@ -202,7 +202,7 @@ def test_seeds_under_vmap_are_the_seeds_one_by_one():
 
 
 def learner_of(state):
-    return algorithm.Learner(state.params, state.slow, state.optimizers)
+    return algorithm.Learner(state.params, state.target_value, state.optimizers)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -223,36 +223,7 @@ def test_each_step_changes_its_own_part_alone(name):
     for part in before.params._fields:
         moved = not same(getattr(before.params, part), getattr(after.params, part))
         assert moved == (part in own), part
-    for part in before.slow._fields:
-        assert same(getattr(before.slow, part), getattr(after.slow, part)) == (name != part)
-
-
-def test_rollouts_go_through_the_slow_copy_of_the_model():
-    """It follows the model by a share of the way; the model itself is asked for nothing."""
-    config, spec, state = settings("default"), SPACES["box"], fresh("default", "box")
-    learner = learner_of(state)
-    gone = jax.tree.map(lambda x: jnp.nan * x, learner.params.dynamics)
-
-    @jax.jit
-    def learned(learner):
-        step = algorithm.Step(
-            config, spec, state, ring("box"), demonstrations("box"), jnp.float32(0.0)
-        )
-        negatives, _ = step._imagined(learner, 1, jax.random.key(1))
-        return step.policy(learner, jax.random.key(0))[0].params.policy, negatives.next_obs
-
-    lost = learner._replace(params=learner.params._replace(dynamics=gone))
-    slow_lost = learner._replace(slow=learner.slow._replace(dynamics=gone))
-    assert same(learned(learner), learned(lost))
-    for one, other in zip(learned(learner), learned(slow_lost), strict=True):
-        assert not same(one, other)
-    after = take("dynamics", state, jnp.float32(0.0), jax.random.key(0))
-    was, now, slow = (
-        jax.tree.leaves(x)[0]
-        for x in (learner.slow.dynamics, after.params.dynamics, after.slow.dynamics)
-    )
-    np.testing.assert_allclose(slow, was + config.dynamics.tau * (now - was), atol=1e-6)
-    assert np.any(np.asarray(slow) != np.asarray(was))
+    assert same(before.target_value, after.target_value) == (name != "value")
 
 
 def learned_reward(change, **options):
@@ -499,7 +470,7 @@ def test_steps_through_the_model_in_the_critics_target_stay_with_their_row(space
     """With a horizon the target asks the model; what follows a row is told from that row alone."""
     config, spec, state = settings("default"), SPACES[space], fresh("default", space)
     learner = learner_of(state)
-    lost = jax.tree.map(lambda x: jnp.nan * x, learner.slow.dynamics)
+    lost = jax.tree.map(lambda x: jnp.nan * x, learner.params.dynamics)
     batch = state.normalizer.transition(demonstrations(space))
     batch = jax.tree.map(lambda x: x[: config.batch_size], batch)._replace(
         terminated=jnp.zeros(config.batch_size)
@@ -509,12 +480,12 @@ def test_steps_through_the_model_in_the_critics_target_stay_with_their_row(space
     @partial(jax.jit, static_argnums=0)
     def errors(horizon, batch, dynamics):
         step = algorithm.Step(config, spec, state, ring(space), batch, jnp.float32(0.0))
-        changed = learner._replace(slow=learner.slow._replace(dynamics=dynamics))
+        changed = learner._replace(params=learner.params._replace(dynamics=dynamics))
         error, _ = step._errors(changed, batch, horizon, jax.random.key(1))
         return error(learner.params.value)[0]
 
     for horizon in (0, 3):
-        before, after = (errors(horizon, b, learner.slow.dynamics) for b in (batch, moved))
+        before, after = (errors(horizon, b, learner.params.dynamics) for b in (batch, moved))
         changed = np.flatnonzero(jnp.any(before != after, 0))
         np.testing.assert_array_equal(changed, [5])
         assert bool(jnp.all(jnp.isnan(errors(horizon, batch, lost)))) == (horizon > 0)

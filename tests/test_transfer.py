@@ -252,7 +252,7 @@ def initialized(config: MAIRLConfig, warm: bool):
     keys = jax.random.split(jax.random.key(0))
     scales = Normalizer(jnp.array([1.0, 2.0, 3.0]), jnp.array([4.0, 5.0, 6.0]))
     before = algorithm.initialize(config, BOX, rows(8), rows(8), 0.25, key=keys[0])
-    parts = before.params, before.slow, before.delta_scale
+    parts = before.params, before.target_value, before.delta_scale
     method = Transfer(before.params.reward, scales, WarmStart(*parts) if warm else None)
     return before, method, method.initialize(config, BOX, rows(4), rows(8), 0.25, key=keys[1])
 
@@ -272,7 +272,7 @@ def test_what_is_carried_over(warm):
     for name in ("policy", "dynamics", "value", "log_temperature"):
         one, other = (getattr(state.params, name) for state in (before, after))
         assert same(one, other) is (warm or name == "log_temperature"), name
-    assert same(before.slow, after.slow) is warm
+    assert same(before.target_value, after.target_value) is warm
     assert same(before.delta_scale, after.delta_scale) is warm
 
 

@@ -105,7 +105,7 @@ def scan(step: Any, first: Any, xs: Any, **named: Any) -> Any:
 
 def record(step: algorithm.Step, state: algorithm.State, iterations: int) -> dict[str, Any]:
     """Iterations run uncompiled: their draws in order, their metrics and the last parameters."""
-    learner = algorithm.Learner(state.params, state.slow, state.optimizers)
+    learner = algorithm.Learner(state.params, state.target_value, state.optimizers)
     found: dict[str, Any] = {}
     with jax.disable_jit(), Recorded() as recorded, mock.patch("jax.lax.scan", scan):
         for i, key in enumerate(jax.random.split(jax.random.key(1), iterations)):

@@ -27,7 +27,7 @@ def hand_on(job: Job, state: Any, env_steps: int) -> None:
     meta = {**_origin(job), "env_steps": env_steps, "clip": CLIP}
     save_artifact(directory.policy, {"policy": params.policy, "normalizer": normalizer}, meta)
     if hasattr(params, "dynamics"):
-        dynamics = {"dynamics": state.slow.dynamics, "delta_scale": state.delta_scale}
+        dynamics = {"dynamics": params.dynamics, "delta_scale": state.delta_scale}
         save_artifact(directory.dynamics, {**dynamics, "normalizer": normalizer}, meta)
     if hasattr(params, "reward"):
         reward = {"reward": params.reward, "normalizer": normalizer}

@@ -134,7 +134,7 @@ def check(config: TransferConfig) -> Job:
             )
         by = find(origin.get("algorithm", "mairl"))
         learned, _ = read_state(directory.checkpoints, by, cast(Settings, source), spec)
-        warm = WarmStart(learned.params, learned.slow, learned.delta_scale)
+        warm = WarmStart(learned.params, learned.target_value, learned.delta_scale)
         # Random steps would have all of it learn about falling first.
         first = _explorer(parts, config.seed)
     settings: Any = dataclasses.replace(config, algo=algo)

@@ -146,8 +146,8 @@ def _snapshot(config: Any, spec: EnvSpec, state: algorithm.State, about: Any) ->
     bound, softplus, live, ended = step.bounded
     problem = Problem(
         reward=SeenReward(params.reward, live, ended, bound, softplus, config.gamma),
-        value=state.slow.value if config.value.steps else None,
-        dynamics=state.slow.dynamics,
+        value=state.target_value if config.value.steps else None,
+        dynamics=params.dynamics,
         delta_scale=state.delta_scale,
         gamma=config.gamma,
     )

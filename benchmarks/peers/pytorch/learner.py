@@ -28,8 +28,7 @@ RATES = {
     "policy": 1e-4,
     "log_temperature": 3e-4,
 }
-TAU = {"dynamics": 0.01, "value": 0.005}
-GAMMA, TEMPERATURE, TARGET_ENTROPY = 0.97, 0.1, -2.0
+GAMMA, TAU, TEMPERATURE, TARGET_ENTROPY = 0.97, 0.005, 0.1, -2.0
 PENALTY, BOUND, SOFTPLUS, CLONING, IMAGINED = 0.5, 5.0, 2.5, 0.5, 0.5
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 1.0
 KINDS = ("expert", "replay")
@@ -126,7 +125,7 @@ def fresh_moments(arrays):
 
 
 class Learner:
-    """Parameters, slow copies, optimizers and data; :meth:`iterate` takes the four steps.
+    """Parameters, targets, optimizers and data; :meth:`iterate` takes the four steps.
 
     ``data`` holds arrays: ``expert`` and ``replay``, tables with a row [obs, action, next_obs,
     terminated] for each transition; ``mean`` and ``std`` of such a row (0 and 1 where it is not
@@ -141,7 +140,7 @@ class Learner:
             part: [torch.as_tensor(a).clone().requires_grad_() for a in arrays]
             for part, arrays in parameters.items()
         }
-        self.slow = {part: [p.detach().clone() for p in self.params[part]] for part in TAU}
+        self.target = [p.detach().clone() for p in self.params["value"]]
         demonstrated, replayed = (len(self.data[kind]) for kind in KINDS)
         self.share = min(0.5, demonstrated / (demonstrated + replayed))
         self.moments = {part: fresh_moments(arrays) for part, arrays in self.params.items()}
@@ -158,7 +157,7 @@ class Learner:
         return metrics | self.policy(draws)
 
     def dynamics(self, draws):
-        """Each model fits its own draw of all transitions; then the slow copies follow."""
+        """Each model fits its own draw of all transitions, demonstrated ones by their share."""
         count = MODELS * self.half
         demonstrated = draws.uniform(count)[:, None] < self.share
         rows = torch.where(demonstrated, *[self.sample(draws, kind, count) for kind in KINDS])
@@ -170,7 +169,6 @@ class Learner:
         squared = error.square().mean((1, 2))
         ends = (F.softplus(logit) - terminated * logit).mean(1)
         norm = self.descend("dynamics", (squared + ends).sum())
-        self.follow("dynamics")
         return {
             "dynamics/squared_error": squared.detach().mean(),
             "dynamics/termination_loss": ends.detach().mean(),
@@ -207,7 +205,7 @@ class Learner:
         return (slope.square().sum(-1) + 1e-8).mean()
 
     def value(self, draws):
-        """Temporal difference of the bounded reward; then the slow copies follow."""
+        """Temporal difference of the bounded reward, then the targets follow."""
         _, x, next_obs, terminated = self.fields(self.mixed(draws))
         with torch.no_grad():
             rewards, end_values = self.rewards(x)
@@ -218,7 +216,7 @@ class Learner:
         q = self.critics(self.params["value"], x)
         loss = 0.5 * (q - y).square().sum(0).mean()
         norm = self.descend("value", loss)
-        self.follow("value")
+        torch._foreach_lerp_(self.target, [p.detach() for p in self.params["value"]], TAU)
         return {
             "value/loss": loss.detach(),
             "value/target": y.mean(),
@@ -286,17 +284,13 @@ class Learner:
             )
         return norm
 
-    def follow(self, part):
-        """The slow copy moves by a share of the way."""
-        torch._foreach_lerp_(self.slow[part], [p.detach() for p in self.params[part]], TAU[part])
-
     def imagine(self, draws, obs, horizon):
-        """Roll the policy through the slow model, a part of the batch in each of its members."""
+        """Roll the policy through the model, a part of the batch in each of its members."""
         seen, alive, steps = [obs], [torch.ones(len(obs))], []
         for _ in range(horizon):
             action, entropy = self.act(obs, draws)
             x = torch.cat([obs, action], -1)
-            out = mlp(self.slow["dynamics"], x.view(MODELS, -1, x.shape[-1]), F.silu)
+            out = mlp(self.params["dynamics"], x.view(MODELS, -1, x.shape[-1]), F.silu)
             out = out.view(len(x), -1)
             obs = obs + self.data["delta_scale"] * out[:, :-1]
             terminated = torch.sigmoid(out[:, -1])
@@ -332,8 +326,8 @@ class Learner:
         return mlp(arrays, x.expand(CRITICS, *x.shape), F.relu, norm=True)[..., 0]
 
     def soft_value(self, obs, action, entropy):
-        """The slow critics' lower value, entropy counted."""
-        lower = self.critics(self.slow["value"], torch.cat([obs, action], -1)).amin(0)
+        """The target critics' lower value, entropy counted."""
+        lower = self.critics(self.target, torch.cat([obs, action], -1)).amin(0)
         return lower + self.temperature() * (entropy - self.target_entropy)
 
     def temperature(self):

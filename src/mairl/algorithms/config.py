@@ -29,8 +29,6 @@ class DynamicsConfig:
     """Transitions per member and gradient step; demonstrations have their share of all, half at
     most."""
     learning_rate: float = 1e-3
-    tau: float = 0.01
-    """Polyak rate of the copy that rollouts go through; 1 for the model itself."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +229,6 @@ PRESETS: dict[str, MAIRLConfig] = {
             steps=2,
             batch_size=512,
             learning_rate=1e-4,
-            tau=1.0,
         ),
         reward=RewardConfig(
             hidden=(200, 100),

@@ -68,17 +68,6 @@ class Parameters(NamedTuple):
     log_temperature: Float[Array, ""]
 
 
-class Slow(NamedTuple):
-    """Copies that follow the parts of the same names by Polyak averaging.
-
-    They say the same with less noise: rollouts go through this model, policies and targets follow
-    these critics.
-    """
-
-    dynamics: Ensemble
-    value: ActionValue
-
-
 class State(NamedTuple):
     """Everything learned.
 
@@ -89,7 +78,7 @@ class State(NamedTuple):
     """
 
     params: Parameters
-    slow: Slow
+    target_value: ActionValue
     optimizers: Parameters
     normalizer: Normalizer
     delta_scale: Float[Array, " obs"]
@@ -141,7 +130,7 @@ def initialize(
     )
     return State(
         params=params,
-        slow=jax.tree.map(jnp.copy, Slow(params.dynamics, params.value)),
+        target_value=jax.tree.map(jnp.copy, params.value),
         optimizers=_optimizers(params),
         normalizer=normalizer,
         delta_scale=_change_scale(normalizer, expert, random),
@@ -210,7 +199,7 @@ def update(
         learner, policy = step.policy(learner, keys["policy"], drawn)
         return learner, dynamics | reward | value | policy
 
-    learner = Learner(state.params, state.slow, state.optimizers)
+    learner = Learner(state.params, state.target_value, state.optimizers)
     learner, metrics = jax.lax.scan(iteration, learner, jax.random.split(key, iterations))
     return state._replace(**learner._asdict()), jax.tree.map(jnp.mean, metrics)
 
@@ -219,7 +208,7 @@ class Learner(NamedTuple):
     """The part of the state that an iteration changes."""
 
     params: Parameters
-    slow: Slow
+    target_value: ActionValue
     optimizers: Parameters
 
     def descend(self, name: str, rate, loss, aside=None) -> tuple["Learner", Metrics]:
@@ -243,11 +232,6 @@ class Learner(NamedTuple):
             params=self.params._replace(**{name: part}),
             optimizers=self.optimizers._replace(**{name: optimizer}),
         ), metrics
-
-    def follow(self, name: str, rate: float) -> "Learner":
-        """The slow copy of the part ``name`` moved by ``rate`` of the way to it."""
-        copy = polyak(getattr(self.slow, name), getattr(self.params, name), rate)
-        return self._replace(slow=self.slow._replace(**{name: copy}))
 
 
 class Candidates(NamedTuple):
@@ -297,14 +281,13 @@ class Step:
         def step(learner: Learner, key):
             drawn = self._segments(key, c.members * max(1, c.batch_size // length), length)
             segments, mask = jax.tree.map(lambda x: x.reshape(c.members, -1, *x.shape[1:]), drawn)
-            learner, metrics = learner.descend(
+            return learner.descend(
                 "dynamics",
                 c.learning_rate,
                 lambda ensemble: ensemble_loss(
                     ensemble, self.state.delta_scale, self._normalize(segments), mask
                 ),
             )
-            return learner.follow("dynamics", c.tau), metrics
 
         return _repeat(step, learner, c.steps, key)
 
@@ -370,7 +353,8 @@ class Step:
             learner, metrics = learner.descend("value", c.learning_rate, loss)
             metrics["reward/mean_expert"] = jnp.mean(rewards[: self.half])
             metrics["reward/mean"] = jnp.mean(rewards[self.half :])
-            return learner.follow("value", c.tau), metrics
+            target = polyak(learner.target_value, learner.params.value, c.tau)
+            return learner._replace(target_value=target), metrics
 
         return _repeat(step, learner, c.steps, key)
 
@@ -379,9 +363,9 @@ class Step:
 
         Then move the temperature to its target.
         """
-        c = self.config.policy
+        c, params = self.config.policy, learner.params
         keys = split(key, "batch", "rollout", "final", "clone")
-        model = learner.slow.dynamics, self.state.delta_scale
+        model = params.dynamics, self.state.delta_scale
         if c.anchored:
             # The newest steps of every environment: on-policy, as the paper's are.
             segment, mask = replays.newest(self.replay, self.horizon)
@@ -430,7 +414,7 @@ class Step:
             starts = _deal(self._mixed(batch_key)[0].obs[::2], self.config.dynamics.members)
         rollout = imagine(
             learner.params.policy,
-            learner.slow.dynamics,
+            learner.params.dynamics,
             self.state.delta_scale,
             starts,
             horizon,
@@ -446,7 +430,7 @@ class Step:
         would have to say the same of all actions that chance leads to it (Fu et al. 2018 assume
         no chance). Exact where the potential is linear or little is left to chance.
         """
-        delta = mean(learner.slow.dynamics(batch.obs, batch.action)).delta
+        delta = mean(learner.params.dynamics(batch.obs, batch.action)).delta
         scale = jnp.broadcast_to(self.state.delta_scale, delta.shape)
         return jax.lax.stop_gradient(batch._replace(next_obs=batch.obs + scale * delta))
 
@@ -463,8 +447,9 @@ class Step:
         return returns(
             policy,
             steps,
-            # A policy that follows the noise of the critics themselves loses its gait.
-            learner.slow.value if self.config.value.steps else None,
+            # The slow copy: it says the same with less noise, and a policy that follows noise
+            # loses its gait.
+            learner.target_value if self.config.value.steps else None,
             lambda transition: self.bounded(params.reward, transition),
             jnp.exp(params.log_temperature),
             self.target_entropy,
@@ -486,7 +471,7 @@ class Step:
         # Dealt to the models and gathered again; without a step there is nothing to deal.
         parts = self.config.dynamics.members if horizon else 1
         steps = imagine(
-            *(params.policy, learner.slow.dynamics, self.state.delta_scale),
+            *(params.policy, params.dynamics, self.state.delta_scale),
             _deal(batch.next_obs, parts),
             horizon,
             key=jax.random.fold_in(key, 1 << 16),

@@ -28,9 +28,7 @@ class MGAILConfig(MAIRLConfig):
     replay_size: int = 50_000
     patience: int = 0
     dynamics: DynamicsConfig = field(
-        default_factory=lambda: DynamicsConfig(
-            kind="gru", width=64, depth=1, members=1, steps=2, tau=1.0
-        )
+        default_factory=lambda: DynamicsConfig(kind="gru", width=64, depth=1, members=1, steps=2)
     )
     reward: RewardConfig = field(
         default_factory=lambda: RewardConfig(

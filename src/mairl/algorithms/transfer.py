@@ -24,10 +24,11 @@ from jaxtyping import Array, Float, Key
 from mairl import replay as replays
 from mairl.algorithms import mairl
 from mairl.algorithms.config import MAIRLConfig, PolicyConfig, RewardConfig, ValueConfig
-from mairl.algorithms.mairl import Candidates, Learner, Parameters, Slow, State
+from mairl.algorithms.mairl import Candidates, Learner, Parameters, State
 from mairl.normalizer import Normalizer
 from mairl.rewards import AIRLReward
 from mairl.types import EnvSpec, Metrics, Transition
+from mairl.value import ActionValue
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class WarmStart(NamedTuple):
     """
 
     params: Parameters
-    slow: Slow
+    target_value: ActionValue
     delta_scale: Float[Array, " obs"]
 
 
