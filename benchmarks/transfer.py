@@ -82,7 +82,7 @@ LONG_STEPS = {ROBOT: 50_000, CHEETAH: 60_000}
 """How far the true reward gets in longer, with the first seed."""
 
 ANT, DISABLED = "mairl/CustomAnt-v0", "mairl/DisabledAnt-v0"
-ANT_STEPS, DISABLED_STEPS = 8_000, 20_000
+ANT_STEPS, DISABLED_STEPS = 8_000, 40_000
 
 WEAKER = "mairl/HalfCheetah-v0?gear=0.8"
 CHEETAH_STEPS, WEAKER_STEPS = 20_000, 20_000
@@ -206,8 +206,7 @@ def ranked(
     """The target learned afresh by the origin's ranked and by the true reward; the source's run."""
     source, reward = out / f"{task}-source-s{seed}", out / f"{task}-reward-s{seed}"
     begin = ["--episodes", "1", "--steps", str(origin[1]), "--seed", seed]
-    # The horizon of the committed figures; the default's has five steps here since.
-    run(source, "train", origin[0], "--reward.state-only", "--policy.horizon", "3", *begin)
+    run(source, "train", origin[0], "--reward.state-only", *begin)
     if not (reward / "reward.json").exists():
         run(reward, "rank", str(source), "--seed", seed)
     run(out / f"{task}-ranked-s{seed}", "transfer", str(reward), target, *length)
@@ -216,9 +215,10 @@ def ranked(
 
 
 def true_reward(out: Path, target: str, source: Path, length: list[str]) -> None:
-    """A robot learned afresh by the true reward, at the discount and horizon of transfers."""
+    """A robot learned afresh by the true reward, at the discount and horizon of its source."""
+    algo = json.loads((source / "config.json").read_text(encoding="utf-8"))["config"]["algo"]
     words = [target, "--learner", "mairl", "--run", str(source), *length]
-    words += ["--gamma", "0.97", "--horizon", "3"]
+    words += ["--gamma", str(algo["gamma"]), "--horizon", str(algo["policy"]["horizon"])]
     run(out, *words, program=(str(HERE / "true_reward.py"),))
 
 

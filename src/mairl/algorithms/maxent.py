@@ -38,6 +38,7 @@ class MaxEntConfig(Offline):
     """All settings."""
 
     gamma: float = 0.99  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Discount."""
     iterations: int = 200
     """Steps of L-BFGS; where the gradient is zero sooner, nothing changes any more."""
     weight_decay: float = 1e-4
