@@ -28,7 +28,6 @@ from typing import Any
 
 PARTS = ("dynamics", "reward", "value", "policy")
 SIZES = (128, 256, 512, 1024)
-ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 
 
@@ -356,7 +355,7 @@ def main() -> None:
             "versions": versions(),
             "first_update_seconds": first,
             "all_cores": _child("all_cores", options, folder),
-            "one_thread": _child("one_thread", options, folder, XLA_FLAGS=ONE_THREAD),
+            "one_thread": _child("one_thread", options, folder, NPROC="1"),
         }
     result["limit"] = limit(result["all_cores"])
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -107,7 +107,7 @@ def run(out: Path, *words: str, program: tuple[str, ...] = ("-m", "mairl.cli")) 
     out.parent.mkdir(parents=True, exist_ok=True)
     # Not with_suffix: names have dots (gravity-0.7).
     with open(out.parent / f"{out.name}.log", "a") as log:
-        environment = {**os.environ, "XLA_FLAGS": ONE_THREAD, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, **ONE_THREAD}
         code = subprocess.run(command, stdout=log, stderr=log, env=environment).returncode
     print(f"{out.name}: {'done' if not code else f'exit code {code}, see its .log'}", flush=True)
 

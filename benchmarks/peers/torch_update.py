@@ -41,7 +41,6 @@ HERE = Path(__file__).parent
 ITERATIONS = 100
 """Of ours in one call: collect_steps times iterations of the preset."""
 CHECKED, TOLERANCE = 2, 1e-4
-ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 Call = Callable[[], np.ndarray]
 """Updates; answers with seconds of the clock and of the processor, for one."""
@@ -107,7 +106,7 @@ class Ours:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | ({"XLA_FLAGS": ONE_THREAD} if threads == 1 else {}),
+            env=os.environ | ({"NPROC": "1"} if threads == 1 else {}),
         )
         self.product_rate = float(self._read())
         self.start = _load(folder / "start.npz")

@@ -24,7 +24,10 @@ from mairl.bench.suite import Suite
 from mairl.interrupts import Interrupted, Interrupts
 from mairl.types import MairlError
 
-ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+ONE_THREAD = dict.fromkeys(
+    ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)
+"""XLA makes as many threads as NPROC says; its own flags leave two, which take turns."""
 POLL_SECONDS = 0.1
 DRAW_SECONDS = 1.0
 STOP_SECONDS = 120.0
@@ -101,16 +104,10 @@ def _start(suite: Suite, board: Board, out: Path, jobs: int) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environment(),
+                env={**os.environ, **ONE_THREAD},
                 # Ctrl-C reaches us alone; what we start is told by us, once.
                 start_new_session=True,
             )
-
-
-def _environment() -> dict[str, str]:
-    xla = f"{os.environ.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**os.environ, "XLA_FLAGS": xla, **threads}
 
 
 def _end(board: Board, cell: Cell, out: Path, console: Console) -> None:
