@@ -115,6 +115,7 @@ def test_rank_and_transfer(source, tmp_path, monkeypatch, capsys):
         atol=1e-3,
     )
     assert model.learned_reward.form.state_only
+    assert model.learned_reward.form.softplus == 0.0  # as steep below zero
     np.testing.assert_array_equal(model.predict(cells)[0], mairl.load(source).predict(cells)[0])
     # The same words, the same reward.
     again = tmp_path / "again"

@@ -165,7 +165,9 @@ def rank(config: RankConfig) -> dict[str, Any]:
         former.form,
         state_only=True,
         bound=RewardConfig.bound,
-        softplus=RewardConfig.softplus,
+        # No softplus: a body that cannot do as the source's did is on its flat side throughout,
+        # and positive rewards hold it to what it knows already.
+        softplus=0.0,
         **_ends(reward, normalizer, undisturbed, shown),
     )
     meta = {name: x for name, x in former.meta.items() if name not in ("versions", "sha256")}
