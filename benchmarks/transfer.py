@@ -82,7 +82,7 @@ LONG_STEPS = {ROBOT: 50_000, CHEETAH: 60_000}
 """How far the true reward gets in longer, with the first seed."""
 
 ANT, DISABLED = "mairl/CustomAnt-v0", "mairl/DisabledAnt-v0"
-ANT_STEPS, DISABLED_STEPS = 8_000, 40_000
+ANT_STEPS, DISABLED_STEPS = 8_000, 20_000
 
 WEAKER = "mairl/HalfCheetah-v0?gear=0.8"
 CHEETAH_STEPS, WEAKER_STEPS = 20_000, 20_000
