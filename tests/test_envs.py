@@ -153,6 +153,10 @@ def test_missing_package_and_refused_arguments():
         ),
         ({"obs_space": spaces.Tuple([spaces.Discrete(2)])}, "observation space Tuple"),
         ({"obs_space": spaces.Text(5)}, "observation space Text"),
+        (
+            {"obs_space": spaces.Box(0, 255, (3, 64, 64), np.uint8)},
+            r"images \(3, 64, 64\).*pixels is not supported.*TransformObservation",
+        ),
         ({"action_space": spaces.MultiDiscrete([2, 3])}, "action space MultiDiscrete is not"),
         ({"action_space": spaces.MultiBinary(3)}, "action space MultiBinary.*TransformAction"),
         (

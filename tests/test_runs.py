@@ -615,7 +615,9 @@ def test_environment_that_fails(tmp_path, monkeypatch, capsys, kind, cause):
         assert train(out, "--demos", demos, env="mairl-test/Faulty-v0") == 2
     finally:
         gym.registry.pop("mairl-test/Faulty-v0")
-    said = capsys.readouterr().err
+    shown, said = capsys.readouterr()
+    assert "Faulty-v0 has no time limit" in shown
+    assert "'mairl-test/Faulty-v0?max_episode_steps=1000' sets one" in shown
     assert cause in said
     assert "with action" in said
     assert "Traceback" not in said

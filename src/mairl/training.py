@@ -177,6 +177,13 @@ class _Training:
 
     def prepare(self, collector: envs.Collector) -> None:
         """Begin, or resume where there is a checkpoint (a kill may have come before the first)."""
+        env_id = self._job.config.env_id
+        if self._job.spec.max_episode_steps is None:
+            given = f"{env_id}{',' if '?' in env_id else '?'}max_episode_steps=1000"
+            self._progress.note(
+                f"{env_id} has no time limit: episodes of evaluations that do not end are cut off "
+                f"after {envs.MAX_STEPS} steps, in training they go on. '{given}' sets one."
+            )
         lines = 0
         if self._job.config.resume and any(self._directory.checkpoints.glob("checkpoint-*")):
             self._progress.say("Going back to the last checkpoint")

@@ -1,6 +1,7 @@
 """Environments: what learning and evaluation see of them."""
 
 from mairl.envs.gymnasium import (
+    MAX_STEPS,
     Act,
     Batch,
     Collector,
@@ -18,6 +19,7 @@ from mairl.envs.table import transition_table
 from mairl.envs.tasks import register_tasks
 
 __all__ = [
+    "MAX_STEPS",
     "Act",
     "Batch",
     "Collector",

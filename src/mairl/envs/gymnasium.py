@@ -33,6 +33,10 @@ STREAMS = ("train", "eval", "random", "final", "record", "transfer", "check", "o
 """What an episode is for. The seeds of two streams are never equal."""
 
 
+MAX_STEPS = 10_000
+"""Where whole episodes of an environment without a time limit of its own are cut off."""
+
+
 class Batch(NamedTuple):
     """Steps in the order they were taken.
 
@@ -284,7 +288,7 @@ def evaluate_episodes(
     env_kwargs: Mapping[str, Any] | None = None,
     num_envs: int | None = None,
     stream: str = "eval",
-    max_steps: int = 10_000,
+    max_steps: int = MAX_STEPS,
 ) -> Evaluation:
     """True returns of ``episodes`` whole episodes.
 
@@ -458,6 +462,16 @@ def _call(act: Act, obs: np.ndarray, count: int, spec: EnvSpec) -> np.ndarray:
     return actions
 
 
+def _is_image(space: spaces.Space) -> bool:
+    """Whether it is a picture, and not a small grid of numbers, which is learned as a vector."""
+    return (
+        isinstance(space, spaces.Box)
+        and space.dtype == np.uint8
+        and len(space.shape) == 3
+        and sorted(space.shape)[1] >= 32
+    )
+
+
 def _describe(env: gym.Env, env_id: str) -> EnvSpec:
     obs_space, action_space = env.observation_space, env.action_space
     wrap = (
@@ -473,6 +487,12 @@ def _describe(env: gym.Env, env_id: str) -> EnvSpec:
         raise MairlError(
             f"{env_id}: action space {type(action_space).__name__} is not supported, only Box "
             f"and Discrete; {wrap.format('TransformAction')}, for one Box or Discrete"
+        )
+    if _is_image(obs_space):
+        raise MairlError(
+            f"{env_id}: observations are images {obs_space.shape}; learning from pixels is not "
+            f"supported; {wrap.format('TransformObservation')}, with an encoder that makes a "
+            "vector of an image"
         )
     obs_size = int(obs_space.n if isinstance(obs_space, spaces.Discrete) else _size(obs_space))
     action_size = int(

@@ -4,11 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mairl.envs.gymnasium import Act, _call, _Env, episode_seed
+from mairl.envs.gymnasium import MAX_STEPS, Act, _call, _Env, episode_seed
 from mairl.types import EnvSpec, Transition
-
-MAX_STEPS = 10_000
-"""Where an environment without a time limit of its own is cut off."""
 
 
 class Episode(NamedTuple):
