@@ -5,7 +5,8 @@
 
 Trains each task with the default settings and stops it (as Ctrl-C does) a little after each of the
 points below, each time in a copy of the run directory as it was at the point before; then
-measures every copy with ``mairl variance``. What is there already is not done again.
+measures every copy with ``mairl variance``. What is there already is not done again. Beside the
+raw numbers of ``--out`` all tables are written, as a page of Markdown.
 """
 
 import argparse
@@ -51,8 +52,8 @@ def main() -> None:
             before = run
             # Each time anew, so that a long series shows what it has.
             arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            arguments.out.with_suffix(".md").write_text("\n".join(map(describe, found)), "utf-8")
             draw(found, arguments.picture)
-    print("\n".join(map(describe, found)))
 
 
 def train(task: str, options: list[str], point: int, run: Path, before: Path | None) -> None:
