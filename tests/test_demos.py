@@ -1,5 +1,6 @@
 """Demonstrations: what is refused and how it is said, what is kept, what inspection sees."""
 
+import dataclasses
 import hashlib
 import pickle
 import zipfile
@@ -239,6 +240,21 @@ def test_bad_npz(path, name):
     for part in [str(path), *said]:
         assert part in message
     assert "\n" not in message
+
+
+def test_observations_that_are_choices_may_be_their_numbers(path):
+    spec = dataclasses.replace(BOX, obs_start=2)  # 2, 3 and 4
+    fields = arrays()
+    numbers = np.arange(len(fields["observations"])) % 3
+    fields["observations"] = numbers + 2
+    from_numbers = load_npz(save(path, fields), spec)
+    fields["observations"] = np.eye(3)[numbers]
+    one_hot = load_npz(save(path, fields), spec)
+    for one, other in zip(from_numbers.trajectories, one_hot.trajectories, strict=True):
+        np.testing.assert_array_equal(one.observations, other.observations)
+    fields["observations"] = numbers
+    with pytest.raises(MairlError, match="observations are 0 at step 0, but Toy-v0 has whole num"):
+        load_npz(save(path, fields), spec)
 
 
 BAD_CHOICES = {

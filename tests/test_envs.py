@@ -218,7 +218,9 @@ def test_discrete_observations_are_one_hot():
     np.testing.assert_array_equal(envs.flatten_obs(spaces.Discrete(3, start=5), 6), [0, 1, 0])
     with pytest.raises(ValueError, match="outside"):
         envs.flatten_obs(spaces.Discrete(3), 3)
-    assert envs.make_spec("FrozenLake-v1").obs_size == 16
+    spec = envs.make_spec("FrozenLake-v1")
+    assert (spec.obs_size, spec.obs_start) == (16, 0)
+    assert envs.make_spec("CartPole-v1").obs_start is None
 
 
 def test_random_actions_cover_the_space():

@@ -45,7 +45,8 @@ class EnvSpec:
     ``action_size`` is the number of choices when ``discrete`` (actions are one-hot inside),
     otherwise the number of dimensions. ``action_low``/``action_high`` are the bounds in the
     environment's own units (empty when discrete). ``discrete_start`` is the first choice's
-    number. ``max_episode_steps`` is the time limit, or None.
+    number. ``obs_start`` is the first observation's where the environment's are choices, one-hot
+    inside; None where they are vectors. ``max_episode_steps`` is the time limit, or None.
     """
 
     env_id: str
@@ -55,6 +56,7 @@ class EnvSpec:
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
     discrete_start: int = 0
+    obs_start: int | None = None
     max_episode_steps: int | None = None
 
     def encode_action(self, action: np.ndarray) -> np.ndarray:

@@ -47,17 +47,21 @@ def _check_numbers(array: np.ndarray, where: str, field: str) -> None:
 def as_observations(raw: Any, where: str, spec: EnvSpec) -> np.ndarray:
     """Raw observations ``[rows, ...]`` as ``[rows, obs]`` float32, flattened.
 
+    Those of a Discrete space may be the numbers ``[rows]`` themselves; they become one-hot.
+
     Raises:
-        MairlError: not numbers, no row axis, or not ``spec.obs_size`` numbers a row.
+        MairlError: not numbers, no row axis, not ``spec.obs_size`` numbers a row, or a number
+            outside the Discrete space.
     """
     array = np.asarray(raw)
     _check_numbers(array, where, "observations")
+    if spec.obs_start is not None and array.ndim == 1:
+        last = spec.obs_start + spec.obs_size - 1
+        _check_choices(array, where, "observations", (spec.obs_start, last), spec)
+        return np.eye(spec.obs_size, dtype=np.float32)[array.astype(np.int64) - spec.obs_start]
     if array.ndim < 2:
         found = f"have shape {array.shape}, expected [rows, {spec.obs_size}]"
-        remedy = (
-            f"Save one row per step: observations.reshape(-1, {spec.obs_size}), "
-            "or one-hot if they are choices"
-        )
+        remedy = f"Save one row per step: observations.reshape(-1, {spec.obs_size})"
         raise problem(where, "observations", found, remedy)
     size = int(np.prod(array.shape[1:]))
     if size != spec.obs_size:
@@ -152,7 +156,8 @@ def to_trajectory(
     _check_finite(observations, where, "observations")
     _check_finite(actions, where, "actions")
     if spec.discrete:
-        _check_choices(actions, where, spec)
+        last = spec.discrete_start + spec.action_size - 1
+        _check_choices(actions, where, "actions", (spec.discrete_start, last), spec)
     else:
         _check_bounds(actions, where, spec)
     return Trajectory(observations, spec.encode_action(actions), bool(terminations[-1]))
@@ -179,16 +184,19 @@ def _check_finite(array: np.ndarray, where: str, field: str) -> None:
         raise problem(where, field, found, "Leave this episode out, or record it again")
 
 
-def _check_choices(actions: np.ndarray, where: str, spec: EnvSpec) -> None:
-    first, last = spec.discrete_start, spec.discrete_start + spec.action_size - 1
-    bad = np.flatnonzero((actions != np.round(actions)) | (actions < first) | (actions > last))
+def _check_choices(
+    numbers: np.ndarray, where: str, field: str, ends: tuple[int, int], spec: EnvSpec
+) -> None:
+    first, last = ends
+    bad = np.flatnonzero((numbers != np.round(numbers)) | (numbers < first) | (numbers > last))
     if bad.size:
+        verb = "takes" if field == "actions" else "has"
         found = (
-            f"are {actions[bad[0]]} at step {bad[0]}, "
-            f"but {spec.env_id} takes whole numbers {first} to {last}"
+            f"are {numbers[bad[0]]} at step {bad[0]}, "
+            f"but {spec.env_id} {verb} whole numbers {first} to {last}"
         )
         remedy = f"Save each choice's number, counted from {first}"
-        raise problem(where, "actions", found, remedy)
+        raise problem(where, field, found, remedy)
 
 
 def _check_bounds(actions: np.ndarray, where: str, spec: EnvSpec) -> None:

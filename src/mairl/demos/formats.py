@@ -12,7 +12,7 @@ The ``.npz`` layout holds N episodes of T_i steps, one after another:
 Optional: ``truncations`` [sum T_i] bool, ``rewards`` [sum T_i], ``episode_returns`` [N] and
 ``expert_return`` (one number: the mean over all the expert's episodes, when the file holds only
 some of them), the three for evaluation only, and ``env_id`` (one string). Observations of a
-Discrete space are one-hot. Other fields are ignored. Nothing is unpickled.
+Discrete space are its whole numbers or one-hot. Other fields are ignored. Nothing is unpickled.
 """
 
 import difflib

@@ -494,7 +494,9 @@ def _describe(env: gym.Env, env_id: str) -> EnvSpec:
             f"supported; {wrap.format('TransformObservation')}, with an encoder that makes a "
             "vector of an image"
         )
-    obs_size = int(obs_space.n if isinstance(obs_space, spaces.Discrete) else _size(obs_space))
+    choices = isinstance(obs_space, spaces.Discrete)
+    obs_size = int(obs_space.n if choices else _size(obs_space))
+    obs_start = int(obs_space.start) if choices else None
     action_size = int(
         action_space.n if isinstance(action_space, spaces.Discrete) else _size(action_space)
     )
@@ -516,6 +518,7 @@ def _describe(env: gym.Env, env_id: str) -> EnvSpec:
             action_size=action_size,
             discrete=True,
             discrete_start=int(action_space.start),
+            obs_start=obs_start,
             max_episode_steps=limit,
         )
     if not np.issubdtype(action_space.dtype, np.floating):
@@ -540,6 +543,7 @@ def _describe(env: gym.Env, env_id: str) -> EnvSpec:
         discrete=False,
         action_low=tuple(low.tolist()),
         action_high=tuple(high.tolist()),
+        obs_start=obs_start,
         max_episode_steps=limit,
     )
 
