@@ -181,8 +181,9 @@ class _Training:
         if self._job.spec.max_episode_steps is None:
             given = f"{env_id}{',' if '?' in env_id else '?'}max_episode_steps=1000"
             self._progress.note(
-                f"{env_id} has no time limit: episodes of evaluations that do not end are cut off "
-                f"after {envs.MAX_STEPS} steps, in training they go on. '{given}' sets one."
+                f"{env_id} has no time limit that Gymnasium knows of: episodes that do not end by "
+                f"themselves are cut off after {envs.MAX_STEPS} steps in evaluations, in training "
+                f"they go on. '{given}' sets one."
             )
         lines = 0
         if self._job.config.resume and any(self._directory.checkpoints.glob("checkpoint-*")):
