@@ -610,6 +610,27 @@ def test_a_memory_learns_to_remember():
     assert third < 0.3 * first
 
 
+def test_noise_is_added_to_what_is_collected_and_nothing_else():
+    """Of its deviation where actions are continuous, inside their bounds; none on choices."""
+    obs = jnp.zeros((2000, OBS))
+    for space in SPACES:
+        state = fresh("default", space)
+
+        def acted(sigma, space=space, state=state):
+            config = replace(settings("default", space), exploration_noise=sigma)
+            return np.asarray(
+                algorithm.explore(config, SPACES[space], state, obs, key=jax.random.key(3))
+            )
+
+        sampled = acted(0.0)
+        if SPACES[space].discrete:
+            np.testing.assert_array_equal(acted(5.0), sampled)
+            continue
+        inner = np.abs(sampled) < 0.5
+        assert np.std((acted(0.1) - sampled)[inner]) == pytest.approx(0.1, rel=0.1)
+        assert np.max(np.abs(acted(5.0))) == 1.0
+
+
 # --- A task with a known answer -----------------------------------------------------------------
 
 
@@ -630,7 +651,8 @@ def test_the_policy_finds_the_experts_action(space):
     between two different choices is 2.
     """
     program, state, replay = compiled("default", space), fresh("default", space), ring(space)
-    explore = jax.jit(jax.vmap(algorithm.explore, in_axes=(None, 0)))
+    explore = partial(algorithm.explore, settings("default", space), SPACES[space])
+    explore = jax.jit(jax.vmap(explore, in_axes=(None, 0)))
     before = error(space, state)
     for count in range(120):
         seen = experience(space, lambda obs: obs, 1, NUM_ENVS, seed=100 + count)

@@ -302,7 +302,8 @@ def test_the_policy_finds_the_experts_action(name, iterations):
     state = algorithm.initialize(config, SPEC, expert, random, 0.0, key=jax.random.key(0))
     state = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
     update = jax.jit(partial(algorithm.update, config, SPEC, iterations=iterations))
-    explore, exploit = jax.jit(algorithm.explore), jax.jit(algorithm.exploit)
+    explore = jax.jit(partial(algorithm.explore, config, SPEC))
+    exploit = jax.jit(algorithm.exploit)
     add = jax.jit(replays.add)
     rows = config.collect_steps
     replay = replays.init(rows if config.on_policy else 1000, 8, 2, 2)

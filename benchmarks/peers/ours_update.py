@@ -39,7 +39,7 @@ def configure(job: dict[str, Any]) -> MAIRLConfig:
         config,
         gamma=0.97,
         batch_size=job["batch"],
-        dynamics=replace(config.dynamics, batch_size=job["batch"] // 2),
+        dynamics=replace(config.dynamics, batch_size=job["batch"]),
         policy=replace(config.policy, horizon=job["horizon"]),
     )
 

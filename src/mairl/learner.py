@@ -305,7 +305,7 @@ class Learner:
         obs = np.zeros((collector.num_envs, self._spec.obs_size), np.float32)
         self._explore = _Lean(
             lambda state, obs, words: self._algorithm.explore(
-                state, obs, key=jax.random.wrap_key_data(words)
+                self._config, self._spec, state, obs, key=jax.random.wrap_key_data(words)
             ),
             (self._shapes, obs, self._explore_words(0)[0]),
         )

@@ -41,7 +41,7 @@ class Sizes:
     obs: int = 11
     action: int = 3
     horizon: int = 3
-    batch: int = 128
+    batch: int = 64
 
 
 class Rollout(NamedTuple):
@@ -158,7 +158,7 @@ class Learner:
 
     def dynamics(self, draws):
         """Each model fits its own draw of all transitions, demonstrated ones by their share."""
-        count = MODELS * self.half
+        count = MODELS * self.sizes.batch
         demonstrated = draws.uniform(count)[:, None] < self.share
         rows = torch.where(demonstrated, *[self.sample(draws, kind, count) for kind in KINDS])
         rows = rows.view(MODELS, -1, rows.shape[-1])

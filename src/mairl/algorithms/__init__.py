@@ -92,7 +92,7 @@ class Algorithm(Protocol):
     initialize: Callable[..., Any]
     """(settings, spec, expert, random, expert_ended, *, key) -> state."""
     explore: Callable[..., Any]
-    """(state, obs, *, key) -> inside actions, to collect with."""
+    """(settings, spec, state, obs, *, key) -> inside actions, to collect with."""
     exploit: Callable[..., Any]
     """(state, obs) -> inside actions, to evaluate with."""
     update: Callable[..., Any]

@@ -63,7 +63,14 @@ def initialize(
     return State(Parameters(policy), fit(expert.obs), jnp.float32(0.0))
 
 
-def explore(state: State, obs: Float[Array, "n obs"], *, key: Key[Array, ""]):
+def explore(
+    config: BCConfig,
+    spec: EnvSpec,
+    state: State,
+    obs: Float[Array, "n obs"],
+    *,
+    key: Key[Array, ""],
+):
     """Sampled inside actions for observations in the environment's units."""
     return state.params.policy.sample(state.normalizer.normalize(obs), key)[0]
 

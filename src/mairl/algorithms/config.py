@@ -113,7 +113,7 @@ class MAIRLConfig:
     gamma: float | None = None
     """Discount of one step. None: 0.97, but 0.99 where most demonstrated episodes end by
     themselves."""
-    batch_size: int = 128
+    batch_size: int = 64
     """Half demonstrations, half replay."""
     iterations: float = 2.0
     """Iterations per environment step."""
@@ -127,6 +127,9 @@ class MAIRLConfig:
     patience: int = 100
     """Training episodes are left for a new one after so many steps in a row that are nothing like
     the demonstrations to the discriminator; 0 for never, where a reset is dear."""
+    exploration_noise: float = 0.1
+    """Deviation of the noise that is added to continuous actions while collecting, where actions
+    go from -1 to 1."""
     replay_size: int = 1_000_000
     decay: float = 0.5
     """Share of the run, at its end, over which reward's and policy's learning rates fall ..."""
@@ -200,6 +203,8 @@ PRESETS: dict[str, MAIRLConfig] = {
     # which g does not flatten as the policy becomes the expert's (docs/transfer.md).
     "transferable": MAIRLConfig(
         gamma=0.99,
+        batch_size=128,
+        exploration_noise=0.0,
         reward=RewardConfig(
             state_only=True,
             shaping=True,
@@ -220,6 +225,7 @@ PRESETS: dict[str, MAIRLConfig] = {
         collect_steps=10,
         replay_size=50_000,
         patience=0,
+        exploration_noise=0.0,
         decay=0.0,
         dynamics=DynamicsConfig(
             kind="tokens",

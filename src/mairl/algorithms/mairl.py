@@ -140,9 +140,25 @@ def initialize(
     )
 
 
-def explore(state: State, obs: Float[Array, "n obs"], *, key: Key[Array, ""]):
-    """Sampled inside actions ``[n, action]`` for observations in the environment's units."""
-    return state.params.policy.sample(state.normalizer.normalize(obs), key)[0]
+def explore(
+    config: MAIRLConfig,
+    spec: EnvSpec,
+    state: State,
+    obs: Float[Array, "n obs"],
+    *,
+    key: Key[Array, ""],
+) -> Float[Array, "n action"]:
+    """Inside actions to collect with, for observations in the environment's units.
+
+    Sampled, and where they are continuous with more noise: what lies around a gait has to be in
+    the replay for model and critics to know it, and the policy itself hardly varies.
+    """
+    other = jax.random.fold_in(key, 7)
+    action = state.params.policy.sample(state.normalizer.normalize(obs), key)[0]
+    if spec.discrete or not config.exploration_noise:
+        return action
+    noise = jax.random.normal(other, action.shape)
+    return jnp.clip(action + config.exploration_noise * noise, -1.0, 1.0)
 
 
 def exploit(state: State, obs: Float[Array, "n obs"]):

@@ -92,7 +92,14 @@ def initialize(
     return State(params, identity(states), jnp.float32(0.0))
 
 
-def explore(state: State, obs: Float[Array, "n obs"], *, key: Key[Array, ""]):
+def explore(
+    config: MaxEntConfig,
+    spec: EnvSpec,
+    state: State,
+    obs: Float[Array, "n obs"],
+    *,
+    key: Key[Array, ""],
+):
     """Sampled inside actions."""
     return state.params.policy.sample(obs, key)[0]
 

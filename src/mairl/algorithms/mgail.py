@@ -27,6 +27,7 @@ class MGAILConfig(MAIRLConfig):
     collect_steps: int = 10
     replay_size: int = 50_000
     patience: int = 0
+    exploration_noise: float = 0.0
     dynamics: DynamicsConfig = field(
         default_factory=lambda: DynamicsConfig(kind="gru", width=64, depth=1, members=1, steps=2)
     )

@@ -205,7 +205,14 @@ def initialize(
     )
 
 
-def explore(state: State, obs: Float[Array, "n obs"], *, key: Key[Array, ""]):
+def explore(
+    config: OnPolicyConfig,
+    spec: EnvSpec,
+    state: State,
+    obs: Float[Array, "n obs"],
+    *,
+    key: Key[Array, ""],
+):
     """Sampled actions ``[n, action]``, not clipped, for observations in the environment's units."""
     return state.params.policy.sample(state.normalizer.normalize(obs), key)[0]
 

@@ -48,6 +48,9 @@ class TransferSettings(MAIRLConfig):
 
     gamma: float | None = None
     """Discount of one step. None: as in the run whose reward it is."""
+    batch_size: int = 128
+    """Half demonstrations, half replay."""
+    exploration_noise: float = 0.0
     patience: tyro.conf.Suppress[int] = 0
     """A frozen reward is no judge of when an episode is lost."""
     reward: tyro.conf.Suppress[RewardConfig] = field(default_factory=RewardConfig)
