@@ -623,6 +623,9 @@ def test_noise_is_added_to_what_is_collected_and_nothing_else():
             )
 
         sampled = acted(0.0)
+        inputs = state.normalizer.normalize(obs)
+        own = state.params.policy.sample(inputs, jax.random.key(3))[0]
+        np.testing.assert_array_equal(sampled, own)
         if SPACES[space].discrete:
             np.testing.assert_array_equal(acted(5.0), sampled)
             continue

@@ -200,7 +200,8 @@ def settled(value: T | None) -> T:
 PRESETS: dict[str, MAIRLConfig] = {
     "default": MAIRLConfig(),
     # A reward to carry elsewhere: AIRL's own logit and the maximum-entropy policy it assumes, with
-    # which g does not flatten as the policy becomes the expert's (docs/transfer.md).
+    # which g does not flatten as the policy becomes the expert's (docs/transfer.md). At its
+    # temperature no more noise is needed to explore.
     "transferable": MAIRLConfig(
         gamma=0.99,
         batch_size=128,

@@ -153,6 +153,7 @@ def explore(
     Sampled, and where they are continuous with more noise: what lies around a gait has to be in
     the replay for model and critics to know it, and the policy itself hardly varies.
     """
+    # Beside the policy's own key, so that without noise it acts as ever.
     other = jax.random.fold_in(key, 7)
     action = state.params.policy.sample(state.normalizer.normalize(obs), key)[0]
     if spec.discrete or not config.exploration_noise:

@@ -49,8 +49,10 @@ class TransferSettings(MAIRLConfig):
     gamma: float | None = None
     """Discount of one step. None: as in the run whose reward it is."""
     batch_size: int = 128
-    """Half demonstrations, half replay."""
+    """All of them replayed transitions."""
     exploration_noise: float = 0.0
+    """Deviation of the noise that is added to continuous actions while collecting, where actions
+    go from -1 to 1. The temperature has the policy explore already."""
     patience: tyro.conf.Suppress[int] = 0
     """A frozen reward is no judge of when an episode is lost."""
     reward: tyro.conf.Suppress[RewardConfig] = field(default_factory=RewardConfig)
