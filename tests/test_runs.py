@@ -229,7 +229,7 @@ def test_preset_decides_the_defaults():
     assert parsed.algo == dataclasses.replace(algorithm.PRESETS["paper"], gamma=0.5)
 
 
-@pytest.mark.parametrize(("actions", "horizon"), [(3, 1), (4, 5), (None, 0)])
+@pytest.mark.parametrize(("actions", "horizon"), [(3, 3), (4, 5), (None, 0)])
 @pytest.mark.parametrize("expert_ends", [False, True])
 def test_what_is_left_open_is_settled_by_the_task(actions, horizon, expert_ends):
     """By how many numbers an action has (None: discrete), and whether demonstrations end."""

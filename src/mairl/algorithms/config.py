@@ -71,7 +71,7 @@ class PolicyConfig:
 
     hidden: tuple[int, ...] = (128, 128)
     horizon: int | None = None
-    """Steps through the model that the gradient takes; 0 leaves it to the value. None: 1, but 5
+    """Steps through the model that the gradient takes; 0 leaves it to the value. None: 3, but 5
     where an action has more than three numbers and 0 where it is discrete."""
     anchored: bool = False
     """Follow the newest real steps instead of imagined ones."""
@@ -151,7 +151,7 @@ class MAIRLConfig:
         gamma = (0.99 if expert_ends else 0.97) if self.gamma is None else self.gamma
         horizon = self.policy.horizon
         if horizon is None:
-            horizon = 0 if spec.discrete else 1 if spec.action_size <= 3 else 5
+            horizon = 0 if spec.discrete else 3 if spec.action_size <= 3 else 5
         return replace(self, gamma=gamma, policy=replace(self.policy, horizon=horizon))
 
     def check(self) -> None:
