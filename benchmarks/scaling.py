@@ -37,9 +37,7 @@ BASE = PRESETS["default"]
 def variants() -> Iterator[tuple[str, int, str, MAIRLConfig, int]]:
     """What is changed, its size, the task, the settings and the seeds in one program."""
     for size in (64, 128, 256, 512, 1024):
-        model = replace(
-            BASE.dynamics, batch_size=size * BASE.dynamics.batch_size // BASE.batch_size
-        )
+        model = replace(BASE.dynamics, batch_size=size)  # Of each model, as by default.
         yield "batch", size, TASK, replace(BASE, batch_size=size, dynamics=model), 1
     for horizon in (0, 1, 3, 5, 10):
         policy = replace(BASE.policy, horizon=horizon)

@@ -238,6 +238,7 @@ def test_what_is_left_open_is_settled_by_the_task(actions, horizon, expert_ends)
     config = algorithm.MAIRLConfig().settled(spec, expert_ends)
     assert config.gamma == (0.99 if expert_ends else 0.97)
     assert config.policy.horizon == horizon
+    assert config.batch_size == (64 if actions else 128)
     asked = dataclasses.replace(config, gamma=0.5, policy=algorithm.PRESETS["paper"].policy)
     assert asked.settled(spec, expert_ends) == asked
 

@@ -113,8 +113,8 @@ class MAIRLConfig:
     gamma: float | None = None
     """Discount of one step. None: 0.97, but 0.99 where most demonstrated episodes end by
     themselves."""
-    batch_size: int = 64
-    """Half demonstrations, half replay."""
+    batch_size: int | None = None
+    """Half demonstrations, half replay. None: 64, but 128 where actions are discrete."""
     iterations: float = 2.0
     """Iterations per environment step."""
     num_envs: int = 1
@@ -146,13 +146,16 @@ class MAIRLConfig:
         Over the 100 steps of 0.99 critics promise what can never be earned, and policies follow
         the error; but an end the expert makes for must be seen from far away. Discrete actions are
         left to the critics, which sum over all choices exactly. In many dimensions of action their
-        slope is less to be trusted, and more steps of the model pay (docs/method.md).
+        slope is less to be trusted, and more steps of the model pay. Batches of 64 are enough with
+        noise while collecting, which discrete actions do not get (docs/method.md).
         """
         gamma = (0.99 if expert_ends else 0.97) if self.gamma is None else self.gamma
         horizon = self.policy.horizon
         if horizon is None:
             horizon = 0 if spec.discrete else 3 if spec.action_size <= 3 else 5
-        return replace(self, gamma=gamma, policy=replace(self.policy, horizon=horizon))
+        batch = (128 if spec.discrete else 64) if self.batch_size is None else self.batch_size
+        policy = replace(self.policy, horizon=horizon)
+        return replace(self, gamma=gamma, batch_size=batch, policy=policy)
 
     def check(self) -> None:
         """Check what holds of settled settings together.
@@ -167,7 +170,7 @@ class MAIRLConfig:
                 "discrete) and without a value (--value.steps 0) the policy has nothing to climb: "
                 "raise either"
             )
-        if self.batch_size % (2 * members):
+        if settled(self.batch_size) % (2 * members):
             raise MairlError(
                 f"--batch-size is {self.batch_size}, half of which is dealt out to {members} "
                 f"models (--dynamics.members): give a multiple of {2 * members}"

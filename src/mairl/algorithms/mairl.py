@@ -268,7 +268,7 @@ class Step:
     def __init__(self, config: MAIRLConfig, spec: EnvSpec, state, replay, expert, progress):
         self.config, self.state, self.replay, self.expert = config, state, replay, expert
         self.gamma, self.horizon = settled(config.gamma), settled(config.policy.horizon)
-        self.half = config.batch_size // 2
+        self.half = settled(config.batch_size) // 2
         falling = (1.0 - progress) / max(config.decay, 1e-9)
         self.rate = jnp.clip(falling, config.final_rate, 1.0)
         bound = config.reward.bound
