@@ -775,7 +775,7 @@ class TestBadInput:
             (["--dynamics.width", "0"], ["--dynamics.width is 0"]),
             (["--policy.hidden", "8", "-8"], ["--policy.hidden is -8"]),
             (["--value.steps", "0"], ["--policy.horizon", "nothing to climb"]),
-            (["--dynamics.members", "3"], ["--batch-size is 64", "multiple of 6"]),
+            (["--dynamics.members", "3"], ["--batch-size is 128", "multiple of 6"]),
             (["--policy.anchored", "--num-envs", "4"], ["--policy.anchored", "--value.steps 0"]),
             (["--algo", "bc", "--iterations", "0"], ["--iterations is 0"]),
             (["--algo", "gail", "--policy.epochs", "0"], ["--policy.epochs is 0"]),
