@@ -465,6 +465,32 @@ def test_replay_is_drawn_by_the_critics_error_where_asked_for():
         assert not same(getattr(before.params, name), getattr(after.params, name))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_demonstrations_have_their_share_of_values_and_policys_batches(share):
+    """The first rows are demonstrated and all others replayed; every step runs with any share."""
+    config, spec, state = settings("default"), SPACES["box"], fresh("default", "box")
+    config = replace(config, demonstrated=share)
+    replay, expert = ring("box"), demonstrations("box")
+
+    @jax.jit
+    def run(learner):
+        keys = jax.random.split(jax.random.key(0), 4)
+        step = algorithm.Step(config, spec, state, replay, expert, jnp.float32(0.0))
+        metrics = {}
+        for name, key in zip(("reward", "value", "policy"), keys, strict=False):
+            learner, more = getattr(step, name)(learner, key)
+            metrics |= more
+        return step._mixed(keys[3])[0], metrics
+
+    batch, metrics = run(learner_of(state))
+    shown = {tuple(row) for row in np.asarray(state.normalizer.normalize(expert.obs))}
+    among = [tuple(row) in shown for row in np.asarray(batch.obs)]
+    size = config.batch_size
+    assert among == [i < share * size for i in range(size)]
+    assert ("reward/mean_expert" in metrics, "reward/mean" in metrics) == (share > 0, share < 1)
+    assert not [name for name, value in metrics.items() if not jnp.isfinite(value)]
+
+
 @pytest.mark.parametrize("space", ["box", "discrete"])
 def test_steps_through_the_model_in_the_critics_target_stay_with_their_row(space):
     """With a horizon the target asks the model; what follows a row is told from that row alone."""

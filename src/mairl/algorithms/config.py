@@ -114,7 +114,10 @@ class MAIRLConfig:
     """Discount of one step. None: 0.97, but 0.99 where most demonstrated episodes end by
     themselves."""
     batch_size: int | None = None
-    """Half demonstrations, half replay. None: 64, but 128 where actions are discrete."""
+    """None: 64, but 128 where actions are discrete. The discriminator has half as many
+    demonstrations and half as many replayed transitions."""
+    demonstrated: float = 0.5
+    """Share of demonstrations in the batches of value and policy; the rest is replayed."""
     iterations: float = 2.0
     """Iterations per environment step."""
     num_envs: int = 1

@@ -268,7 +268,9 @@ class Step:
     def __init__(self, config: MAIRLConfig, spec: EnvSpec, state, replay, expert, progress):
         self.config, self.state, self.replay, self.expert = config, state, replay, expert
         self.gamma, self.horizon = settled(config.gamma), settled(config.policy.horizon)
-        self.half = settled(config.batch_size) // 2
+        size = settled(config.batch_size)
+        self.half, self.shown = size // 2, round(config.demonstrated * size)
+        self.replayed = size - self.shown
         falling = (1.0 - progress) / max(config.decay, 1e-9)
         self.rate = jnp.clip(falling, config.final_rate, 1.0)
         bound = config.reward.bound
@@ -349,12 +351,12 @@ class Step:
             return None
         # A number that no split of the caller's reaches: split(key, n)[i] is fold_in(key, i).
         replay_key, error_key = jax.random.split(jax.random.fold_in(key, 1 << 16))
-        batch = self._replay(replay_key, c.candidates * self.half)
+        batch = self._replay(replay_key, c.candidates * self.replayed)
         errors, _ = self._errors(learner, batch, 0, error_key)
         return Candidates(batch, jnp.mean(jnp.abs(errors(learner.params.value)[0]), 0))
 
     def value(self, learner: Learner, key, drawn: Candidates | None = None):
-        """Temporal difference of the bounded reward; half of each batch is demonstrations."""
+        """Temporal difference of the bounded reward, demonstrations among each batch."""
         c = self.config.value
 
         def step(learner: Learner, key):
@@ -368,8 +370,12 @@ class Step:
                 return loss, {"value/loss": loss, **metrics}
 
             learner, metrics = learner.descend("value", c.learning_rate, loss)
-            metrics["reward/mean_expert"] = jnp.mean(rewards[: self.half])
-            metrics["reward/mean"] = jnp.mean(rewards[self.half :])
+            for name, part in (
+                ("mean_expert", rewards[: self.shown]),
+                ("mean", rewards[self.shown :]),
+            ):
+                if part.size:
+                    metrics[f"reward/{name}"] = jnp.mean(part)
             target = polyak(learner.target_value, learner.params.value, c.tau)
             return learner._replace(target_value=target), metrics
 
@@ -502,16 +508,16 @@ class Step:
     def _mixed(
         self, key, drawn: Candidates | None = None
     ) -> tuple[Transition, Float[Array, " batch"] | None]:
-        """Half a batch of demonstrations, then half a batch of replay: drawn evenly, or among
+        """Demonstrations as their share of a batch, then replay: drawn evenly, or among
         ``drawn`` by the critics' errors there. And weights, None where all are alike."""
         expert_key, replay_key = jax.random.split(key)
-        expert = self._expert(expert_key, self.half)
+        expert = self._expert(expert_key, self.shown)
         if drawn is None:
-            replayed, weight = self._replay(replay_key, self.half), None
+            replayed, weight = self._replay(replay_key, self.replayed), None
         else:
-            rows, weight = surprising(replay_key, drawn.error, self.half)
+            rows, weight = surprising(replay_key, drawn.error, self.replayed)
             replayed = jax.tree.map(lambda x: x[rows], drawn.transition)
-            weight = jnp.concatenate([jnp.ones(self.half), weight])
+            weight = jnp.concatenate([jnp.ones(self.shown), weight])
         return jax.tree.map(lambda *xs: jnp.concatenate(xs), expert, replayed), weight
 
     def _expert(self, key, n: int) -> Transition:

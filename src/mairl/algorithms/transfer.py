@@ -50,6 +50,8 @@ class TransferSettings(MAIRLConfig):
     """Discount of one step. None: as in the run whose reward it is."""
     batch_size: int = 128
     """All of them replayed transitions."""
+    demonstrated: tyro.conf.Suppress[float] = 0.5
+    """There are no demonstrations."""
     exploration_noise: float = 0.0
     """Deviation of the noise that is added to continuous actions while collecting, where actions
     go from -1 to 1. The temperature has the policy explore already."""
