@@ -226,9 +226,7 @@ _AT_LEAST_ONE = (
     *("width", "depth", "members", "candidates", "epochs", "minibatches"),
 )
 _ABOVE_ZERO = ("iterations", "learning_rate", "bound", "temperature")
-_SHARES = (
-    *("expert_weight", "imagined", "demonstrated", "tau", "decay", "final_rate", "gae_lambda"),
-)
+_SHARES = ("expert_weight", "imagined", "demonstrated", "tau", "decay", "final_rate", "gae_lambda")
 
 
 def _check_least(name: str, value: int | float, least: int) -> None:

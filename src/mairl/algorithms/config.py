@@ -57,7 +57,7 @@ class RewardConfig:
     imagined_horizon: int = 1
     """Steps of those rollouts."""
     imagined_demonstrated: bool = False
-    """They start at demonstrated states alone, not half of them at replayed ones."""
+    """They start at demonstrated states alone, not also at replayed ones."""
     bound: float = 5.0
     """The policy sees bound * tanh(f / bound) ..."""
     softplus: float = 2.5
@@ -117,7 +117,8 @@ class MAIRLConfig:
     """None: 64, but 128 where actions are discrete. The discriminator has half as many
     demonstrations and half as many replayed transitions."""
     demonstrated: float = 0.5
-    """Share of demonstrations in the batches of value and policy; the rest is replayed."""
+    """Share of demonstrations in the batches of value and policy, and among the states where the
+    policy's negatives are made in the model; the rest is replayed."""
     iterations: float = 2.0
     """Iterations per environment step."""
     num_envs: int = 1
