@@ -534,6 +534,23 @@ def test_environment_that_cannot_be_put_back(tmp_path, monkeypatch, capsys):
     assert result(out)["env_steps"] == 360
 
 
+def test_a_run_directory_is_for_one_process_at_a_time(finished, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    real, codes = learner.Learner.collect, []
+
+    def collect(self):
+        if not codes:
+            codes.append(train(out, "--resume"))
+        return real(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learner.Learner, "collect", collect)
+        assert train(out) == 0
+    assert codes == [2]
+    assert f"another process is running in {out}" in " ".join(capsys.readouterr().err.split())
+    assert_same(out, finished)
+
+
 def test_resume_of_a_finished_run(finished, capsys):
     before = result(finished)
     assert train(finished, "--resume") == 0

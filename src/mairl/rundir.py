@@ -7,9 +7,10 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mairl.checkpoint import check_config
 from mairl.types import MairlError
@@ -99,6 +100,22 @@ class RunDirectory:
         except OSError as error:
             raise self._unwritable(error) from error
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else runs in it meanwhile, in this process or another.
+
+        Raises:
+            MairlError: somebody does.
+        """
+        # The file stays: whoever waits to delete it could delete the next one's. Closing unlocks.
+        with (self.path / ".lock").open("ab") as lock:
+            if not lock_file(lock, wait=False):
+                raise MairlError(
+                    f"another process is running in {self.path}: wait for it, stop it, or choose "
+                    "another --out"
+                )
+            yield
+
     def _entries(self) -> list[Path]:
         return list(self.path.iterdir()) if self.path.exists() else []
 
@@ -170,6 +187,19 @@ def _options(config: Any, plain: Any, prefix: str) -> list[str]:
         else:
             options += [f"--{name}", str(value)]
     return options
+
+
+def lock_file(file: IO[bytes], *, wait: bool) -> bool:
+    """Lock an open file until it is closed everywhere; False if somebody else has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_json(path: Path, document: Any) -> None:

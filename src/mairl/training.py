@@ -91,6 +91,7 @@ def run(job: Job, console: Console, started: float) -> Run:
         console.print(f"The run in {directory.path} is finished: {directory.result} says how.")
         return Run(directory.path, rundir.read_json(directory.result))
     with (
+        directory.held(),
         Interrupts() as interrupts,
         envs.Collector(config.env_id, job.spec, config.seed, config.algo.num_envs) as collector,
         Progress(console, config.env_id, config.steps) as progress,

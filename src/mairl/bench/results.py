@@ -4,10 +4,10 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mairl.bench.cells import Cell
-from mairl.rundir import read_json
+from mairl.rundir import lock_file, read_json
 from mairl.types import MairlError
 
 Record = dict[str, Any]
@@ -40,19 +40,6 @@ def read(out: Path) -> list[Record]:
     return records
 
 
-def claim(file: IO[bytes], *, wait: bool) -> bool:
-    """Lock an open file until it is closed everywhere; False if another process has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
-
-
 def add(out: Path, new: Record) -> None:
     """Put a record into ``out/results.json``, beside those that other processes have put there.
 
@@ -60,7 +47,7 @@ def add(out: Path, new: Record) -> None:
         MairlError: the file cannot be read.
     """
     with (out / f".{FILE}.lock").open("ab") as lock:
-        claim(lock, wait=True)
+        lock_file(lock, wait=True)
         write(out, list((by_key(read(out)) | by_key([new])).values()))
 
 

@@ -22,6 +22,7 @@ from mairl.bench.results import Record
 from mairl.bench.statistics import iqm
 from mairl.bench.suite import Suite
 from mairl.interrupts import Interrupted, Interrupts
+from mairl.rundir import lock_file
 from mairl.types import MairlError
 
 ONE_THREAD = dict.fromkeys(
@@ -87,7 +88,7 @@ def _start(suite: Suite, board: Board, out: Path, jobs: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_name(f"{path.name}.log").open("ab") as log:
             # The process that runs it inherits the claim: it holds even if we are killed.
-            if not results.claim(log, wait=False):
+            if not lock_file(log, wait=False):
                 board.elsewhere.add(cell)
                 continue
             board.elsewhere.discard(cell)
