@@ -229,17 +229,30 @@ def test_preset_decides_the_defaults():
     assert parsed.algo == dataclasses.replace(algorithm.PRESETS["paper"], gamma=0.5)
 
 
-@pytest.mark.parametrize(("actions", "horizon"), [(3, 3), (4, 5), (None, 0)])
+@pytest.mark.parametrize(
+    ("obs", "actions", "horizon"),
+    [(3, 3, 3), (128, 4, 5), (3, None, 0), (129, 4, 0), (129, None, 0)],
+)
 @pytest.mark.parametrize("expert_ends", [False, True])
-def test_what_is_left_open_is_settled_by_the_task(actions, horizon, expert_ends):
-    """By how many numbers an action has (None: discrete), and whether demonstrations end."""
+def test_what_is_left_open_is_settled_by_the_task(obs, actions, horizon, expert_ends):
+    """By how many numbers are observed and acted (None: discrete), and whether demonstrations
+    end."""
     box = ((-1.0,) * actions, (1.0,) * actions) if actions else ()
-    spec = EnvSpec("Probe", 3, actions or 2, actions is None, *box)
+    spec = EnvSpec("Probe", obs, actions or 2, actions is None, *box)
     config = algorithm.MAIRLConfig().settled(spec, expert_ends)
     assert config.gamma == (0.99 if expert_ends else 0.97)
     assert config.policy.horizon == horizon
     assert config.batch_size == (64 if actions else 128)
-    asked = dataclasses.replace(config, gamma=0.5, policy=algorithm.PRESETS["paper"].policy)
+    found = config.demonstrated, config.iterations, config.reward.gradient_penalty
+    assert found == ((0.1, 1.0, 5.0) if obs > 128 else (0.5, 2.0, 0.5))
+    asked = dataclasses.replace(
+        config,
+        gamma=0.5,
+        demonstrated=0.0,
+        iterations=0.25,
+        reward=algorithm.PRESETS["paper"].reward,
+        policy=algorithm.PRESETS["paper"].policy,
+    )
     assert asked.settled(spec, expert_ends) == asked
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from mairl import checkpoint, replay
 from mairl.algorithms import Algorithm, Patient, Settings
+from mairl.algorithms.config import settled
 from mairl.demos import ExpertData
 from mairl.envs import Collector, EpisodeEnd, sample_random
 from mairl.rewards import ended_share
@@ -293,11 +294,11 @@ class Learner:
         """Iterations of the update that are due before the steps of a round are taken."""
         config = self._config
         if not config.collect_steps:
-            return int(config.iterations)
+            return int(settled(config.iterations))
         # On-policy, for the rounds taken; else also for the one to come.
         ahead = 0 if config.on_policy or not self._rows_left else 1
         steps = (rounds + ahead) * config.collect_steps * config.num_envs
-        return math.floor(steps * config.iterations + 1e-9)
+        return math.floor(steps * settled(config.iterations) + 1e-9)
 
     def _attach(self, collector: Collector) -> None:
         self._collector = collector

@@ -65,8 +65,11 @@ class Settings(Protocol):
         ...
 
     @property
-    def iterations(self) -> float:
-        """Iterations per environment step; where nothing is collected, those of the one update."""
+    def iterations(self) -> float | None:
+        """Iterations per environment step; where nothing is collected, those of the one update.
+
+        None where the task decides; no longer so in the settings of a run.
+        """
         ...
 
     @property

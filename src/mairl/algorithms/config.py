@@ -10,6 +10,10 @@ from mairl.types import EnvSpec, MairlError
 
 T = TypeVar("T")
 
+LARGE_OBSERVATION = 128
+"""Of more observed numbers than these (of Gymnasium's robots, Humanoid's alone) other settings
+learn."""
+
 
 @dataclass(frozen=True)
 class DynamicsConfig:
@@ -45,9 +49,10 @@ class RewardConfig:
     log_prob: bool = False
     """Logit f - log pi (AIRL's) instead of f."""
     learning_rate: float = 1e-4
-    gradient_penalty: float = 0.5
+    gradient_penalty: float | None = None
     """Weight of (|gradient of f| - slope)^2 between demonstrations and policy, in proportion less
-    for fewer than 16 observed and acted numbers ..."""
+    for fewer than 16 observed and acted numbers. None: 0.5, but 5 where more than 128 are
+    observed ..."""
     slope: float = 0.0
     """... with this slope."""
     expert_weight: float = 0.5
@@ -72,7 +77,8 @@ class PolicyConfig:
     hidden: tuple[int, ...] = (128, 128)
     horizon: int | None = None
     """Steps through the model that the gradient takes; 0 leaves it to the value. None: 3, but 5
-    where an action has more than three numbers and 0 where it is discrete."""
+    where an action has more than three numbers, and 0 where it is discrete or more than 128
+    numbers are observed."""
     anchored: bool = False
     """Follow the newest real steps instead of imagined ones."""
     learning_rate: float = 1e-4
@@ -116,11 +122,12 @@ class MAIRLConfig:
     batch_size: int | None = None
     """None: 64, but 128 where actions are discrete. The discriminator has half as many
     demonstrations and half as many replayed transitions."""
-    demonstrated: float = 0.5
+    demonstrated: float | None = None
     """Share of demonstrations in the batches of value and policy, and among the states where the
-    policy's negatives are made in the model; the rest is replayed."""
-    iterations: float = 2.0
-    """Iterations per environment step."""
+    policy's negatives are made in the model; the rest is replayed. None: 0.5, but 0.1 where more
+    than 128 numbers are observed."""
+    iterations: float | None = None
+    """Iterations per environment step. None: 2, but 1 where more than 128 numbers are observed."""
     num_envs: int = 1
     collect_steps: int = 50
     """Steps of each environment between two calls of the compiled update."""
@@ -151,15 +158,23 @@ class MAIRLConfig:
         the error; but an end the expert makes for must be seen from far away. Discrete actions are
         left to the critics, which sum over all choices exactly. In many dimensions of action their
         slope is less to be trusted, and more steps of the model pay. Batches of 64 are enough with
-        noise while collecting, which discrete actions do not get (docs/method.md).
+        noise while collecting, which discrete actions do not get. Of many observed numbers critics
+        learn a few demonstrations by heart, and a model foresees little (docs/method.md).
         """
-        gamma = (0.99 if expert_ends else 0.97) if self.gamma is None else self.gamma
-        horizon = self.policy.horizon
-        if horizon is None:
-            horizon = 0 if spec.discrete else 3 if spec.action_size <= 3 else 5
-        batch = (128 if spec.discrete else 64) if self.batch_size is None else self.batch_size
-        policy = replace(self.policy, horizon=horizon)
-        return replace(self, gamma=gamma, batch_size=batch, policy=policy)
+        large = spec.obs_size > LARGE_OBSERVATION
+        horizon = 0 if spec.discrete or large else 3 if spec.action_size <= 3 else 5
+        return replace(
+            self,
+            gamma=_given(self.gamma, 0.99 if expert_ends else 0.97),
+            batch_size=_given(self.batch_size, 128 if spec.discrete else 64),
+            demonstrated=_given(self.demonstrated, 0.1 if large else 0.5),
+            iterations=_given(self.iterations, 1.0 if large else 2.0),
+            reward=replace(
+                self.reward,
+                gradient_penalty=_given(self.reward.gradient_penalty, 5.0 if large else 0.5),
+            ),
+            policy=replace(self.policy, horizon=_given(self.policy.horizon, horizon)),
+        )
 
     def check(self) -> None:
         """Check what holds of settled settings together.
@@ -195,6 +210,10 @@ class MAIRLConfig:
                 f"--num-envs is {self.num_envs}: real steps are dealt out to {members} models "
                 "(--dynamics.members), give a multiple of that"
             )
+
+
+def _given(value: T | None, otherwise: T) -> T:
+    return otherwise if value is None else value
 
 
 def settled(value: T | None) -> T:

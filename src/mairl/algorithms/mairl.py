@@ -269,7 +269,7 @@ class Step:
         self.config, self.state, self.replay, self.expert = config, state, replay, expert
         self.gamma, self.horizon = settled(config.gamma), settled(config.policy.horizon)
         size = settled(config.batch_size)
-        self.half, self.shown = size // 2, round(config.demonstrated * size)
+        self.half, self.shown = size // 2, round(settled(config.demonstrated) * size)
         self.replayed = size - self.shown
         falling = (1.0 - progress) / max(config.decay, 1e-9)
         self.rate = jnp.clip(falling, config.final_rate, 1.0)
@@ -336,7 +336,7 @@ class Step:
                 self._log_prob(policy, expert),
                 self._log_prob(policy, negative),
                 weight,
-                gradient_penalty=c.gradient_penalty * self.stiffness,
+                gradient_penalty=settled(c.gradient_penalty) * self.stiffness,
                 slope=c.slope,
                 expert_weight=c.expert_weight,
                 key=keys["loss"],

@@ -52,6 +52,8 @@ class TransferSettings(MAIRLConfig):
     """All of them replayed transitions."""
     demonstrated: tyro.conf.Suppress[float] = 0.5
     """There are no demonstrations."""
+    iterations: float = 2.0
+    """Iterations per environment step."""
     exploration_noise: float = 0.0
     """Deviation of the noise that is added to continuous actions while collecting, where actions
     go from -1 to 1. The temperature has the policy explore already."""
