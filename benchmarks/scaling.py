@@ -32,6 +32,8 @@ from mairl.rundir import versions
 
 TASK, ITERATIONS = "Hopper-v5", 50
 BASE = PRESETS["default"]
+BASE = replace(BASE, policy=replace(BASE.policy, horizon=3))
+"""Hopper's horizon, whatever the task's size would have."""
 
 
 def variants() -> Iterator[tuple[str, int, str, MAIRLConfig, int]]:

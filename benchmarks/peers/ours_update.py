@@ -32,12 +32,11 @@ EXPERT_ENDED, POLICY_ENDED = 0.1, 0.2
 SCAN = jax.lax.scan
 
 
-def configure(job: dict[str, Any]) -> MAIRLConfig:
-    """The preset as it is settled for Hopper-v5, at the sizes asked for."""
-    config = PRESETS["default"]
+def configure(job: dict[str, Any], spec: EnvSpec) -> MAIRLConfig:
+    """The preset as it is settled for the task, at the sizes asked for."""
+    config = PRESETS["default"].settled(spec, expert_ends=False)
     return replace(
         config,
-        gamma=0.97,
         batch_size=job["batch"],
         dynamics=replace(config.dynamics, batch_size=job["batch"]),
         policy=replace(config.policy, horizon=job["horizon"]),
@@ -131,8 +130,8 @@ def product_rate(seconds: float = 0.5) -> float:
 def main() -> None:
     folder = Path(sys.argv[1])
     job = json.loads((folder / "job.json").read_text())
-    config = configure(job)
     spec = EnvSpec("random data", job["obs"], job["action"], discrete=False)
+    config = configure(job, spec)
     with np.load(folder / "tables.npz") as tables:
         state, replay, expert = prepare(config, spec, dict(tables))
 
