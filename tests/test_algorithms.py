@@ -290,7 +290,8 @@ def small(name):
         policy = dataclasses.replace(config.policy, learning_rate=3e-3, minibatches=4, **sizes)
         more |= {"policy": policy}
     reward = dataclasses.replace(config.reward, learning_rate=1e-2, **sizes)
-    return dataclasses.replace(config, reward=reward, **more)
+    config = dataclasses.replace(config, reward=reward, **more)
+    return config.settled(SPEC, False) if isinstance(config, MAIRLConfig) else config
 
 
 @pytest.mark.parametrize(("name", "iterations"), [("airl", 1), ("gcl", 1), ("mgail", 4)])

@@ -107,8 +107,7 @@ class RunDirectory:
         Raises:
             MairlError: somebody does.
         """
-        # The file stays: whoever waits to delete it could delete the next one's. Closing unlocks.
-        with (self.path / ".lock").open("ab") as lock:
+        with self.config.open("ab") as lock:  # Nothing is appended; closing unlocks.
             if not lock_file(lock, wait=False):
                 raise MairlError(
                     f"another process is running in {self.path}: wait for it, stop it, or choose "
