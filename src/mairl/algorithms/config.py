@@ -11,8 +11,8 @@ from mairl.types import EnvSpec, MairlError
 T = TypeVar("T")
 
 LARGE_OBSERVATION = 128
-"""Of more observed numbers than these (of Gymnasium's robots, Humanoid's alone) other settings
-learn."""
+"""Where more numbers than these are observed (of Gymnasium's robots, Humanoid's alone), other
+settings learn (docs/method.md)."""
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,8 @@ class MAIRLConfig:
         if not settled(self.policy.horizon) and not self.value.steps:
             raise MairlError(
                 "without steps through the model (--policy.horizon, by default 0 where actions are "
-                "discrete) and without a value (--value.steps 0) the policy has nothing to climb: "
-                "raise either"
+                "discrete or many numbers observed) and without a value (--value.steps 0) the "
+                "policy has nothing to climb: raise either"
             )
         if settled(self.batch_size) % (2 * members):
             raise MairlError(
