@@ -159,7 +159,7 @@ class MAIRLConfig:
         left to the critics, which sum over all choices exactly. In many dimensions of action their
         slope is less to be trusted, and more steps of the model pay. Batches of 64 are enough with
         noise while collecting, which discrete actions do not get. Of many observed numbers critics
-        learn a few demonstrations by heart, and a model foresees little (docs/method.md).
+        learn a few demonstrations by heart, and a model foresees less (docs/method.md).
         """
         large = spec.obs_size > LARGE_OBSERVATION
         horizon = 0 if spec.discrete or large else 3 if spec.action_size <= 3 else 5
