@@ -80,12 +80,32 @@ def balance(env_id: str) -> Act:
     return act
 
 
+def plan(env_id: str) -> Act:
+    """The best action by value iteration on the task's own table ``P``; ties go to the first."""
+    env: Any = gym.make(env_id).unwrapped
+    states, actions, discount = env.observation_space.n, env.action_space.n, 0.999
+    moves, reward = np.zeros((states, actions, states)), np.zeros((states, actions))
+    for s, a in np.ndindex(states, actions):
+        for chance, after, paid, ends in env.P[s][a]:
+            moves[s, a, after] += 0.0 if ends else chance
+            reward[s, a] += chance * paid
+    value, change = np.zeros(states), 1.0
+    while change > 1e-9:
+        best = (reward + discount * moves @ value).max(1)
+        value, change = best, np.abs(best - value).max()
+    choice = (reward + discount * moves @ value).round(6).argmax(1)
+    return lambda obs: choice[obs]
+
+
 TASKS: dict[str, Callable[[str], Act]] = {
     "LunarLander-v3": lander,
     "LunarLanderContinuous-v3": lander,
     "MountainCarContinuous-v0": swing,
     "Reacher-v5": reach,
     "InvertedDoublePendulum-v5": balance,
+    "Taxi-v4": plan,
+    "FrozenLake8x8-v1": plan,
+    "CliffWalking-v1": plan,
 }
 
 

@@ -729,6 +729,23 @@ def shown(renderable):
     return capture.get()
 
 
+def test_inspect_counts_states_that_are_choices(path):
+    spec = dataclasses.replace(CHOICE, obs_start=2)  # 2, 3 and 4
+    fields = arrays(CHOICE)
+    fields["observations"] = np.full(len(fields["observations"]), 4)
+    fields["observations"][0] = 2
+    report = inspect(load_npz(save(path, fields), spec), spec)
+    assert report.state_counts == (1, 0, 14)
+    said = " ".join(report.warnings)
+    assert "1 of 3 states are never visited" in said
+    assert "never change" not in said
+    assert "transitions repeat" not in said
+    text = shown(render(report))
+    assert "2 of 3" in text
+    assert "93.3%" in text
+    assert "std" not in text
+
+
 def test_rendering(path):
     fields = arrays(CHOICE)
     text = shown(render(inspect(load_npz(save(path, fields), CHOICE), CHOICE)))

@@ -20,7 +20,9 @@ class DemoReport:
     Lengths in steps. ``obs_*``: per dimension, in the environment's units.
     ``action_saturation``: per dimension, the share of steps within 1e-3 of a bound (inside
     units), None if discrete; ``action_counts``: steps per choice (numbered from
-    ``first_choice``), None if continuous.
+    ``first_choice``), None if continuous. ``state_counts``: steps (last observations included) in
+    each state of a discrete space (numbered from ``first_state``), None where observations are
+    vectors; the ``obs_*`` are then of one-hot vectors.
     ``duplicate_*``: how many repeat an earlier one exactly. ``warnings``: plain sentences.
     """
 
@@ -43,6 +45,8 @@ class DemoReport:
     action_saturation: tuple[float, ...] | None
     action_counts: tuple[int, ...] | None
     first_choice: int
+    state_counts: tuple[int, ...] | None
+    first_state: int
     duplicate_transitions: int
     duplicate_episodes: int
     action_shift: int
@@ -80,6 +84,12 @@ def inspect(demos: Demonstrations, spec: EnvSpec) -> DemoReport:
             tuple(int(n) for n in actions.sum(axis=0, dtype=np.int64)) if spec.discrete else None
         ),
         first_choice=spec.discrete_start,
+        state_counts=(
+            None
+            if spec.obs_start is None
+            else tuple(int(n) for n in obs.sum(axis=0, dtype=np.int64))
+        ),
+        first_state=spec.obs_start or 0,
         duplicate_transitions=_duplicate_transitions(trajectories),
         duplicate_episodes=_repeats(
             t.observations.tobytes() + t.actions.tobytes() for t in trajectories
@@ -135,7 +145,8 @@ def _duplicates(report: DemoReport) -> list[str]:
             f"{report.duplicate_episodes} of {report.episodes} episodes repeat an earlier one "
             "exactly: there is less data than it seems, and held-out tests leak."
         ]
-    if report.duplicate_transitions > 0.01 * report.transitions:
+    # Between a few states the same transition is made again and again.
+    if report.state_counts is None and (report.duplicate_transitions > 0.01 * report.transitions):
         return [
             f"{report.duplicate_transitions} of {report.transitions} transitions repeat an "
             "earlier one exactly: was something recorded while nothing moved, or twice?"
@@ -144,6 +155,9 @@ def _duplicates(report: DemoReport) -> list[str]:
 
 
 def _constant(report: DemoReport) -> list[str]:
+    if report.state_counts is not None:
+        missed = sum(count == 0 for count in report.state_counts)
+        return [_unseen_states(missed, len(report.state_counts))] if missed else []
     if not report.constant_obs:
         return []
     return [
@@ -153,7 +167,17 @@ def _constant(report: DemoReport) -> list[str]:
     ]
 
 
+def _unseen_states(missed: int, states: int) -> str:
+    return (
+        f"{missed} of {states} states are never visited: of what to do there the demonstrations "
+        "say nothing, and nothing can be inferred from other states, which are told apart by "
+        "number alone."
+    )
+
+
 def _scales(report: DemoReport) -> list[str]:
+    if report.state_counts is not None:
+        return []
     varying = [std for i, std in enumerate(report.obs_std) if i not in report.constant_obs]
     if not varying or max(varying) <= 1e4 * min(varying):
         return []

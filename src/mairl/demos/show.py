@@ -53,7 +53,10 @@ def _summary(report: DemoReport) -> Iterator[tuple[str, str]]:
         yield "expert return, whole set", f"{report.expert_return:.1f}"
     yield "duplicate transitions", str(report.duplicate_transitions)
     yield "duplicate episodes", str(report.duplicate_episodes)
-    if report.constant_obs:
+    if report.state_counts is not None:
+        visited = sum(count > 0 for count in report.state_counts)
+        yield "states visited", f"{visited} of {len(report.state_counts)}"
+    elif report.constant_obs:
         yield "constant observations", listed(report.constant_obs)
 
 
@@ -70,10 +73,23 @@ def _action_table(report: DemoReport) -> Table:
 
 
 def _obs_table(report: DemoReport) -> Table:
+    if report.state_counts is not None:
+        return _state_table(report.state_counts, report.first_state)
     table = Table("dimension", "mean", "std", "min", "max", title="Observations")
     rows = zip(report.obs_mean, report.obs_std, report.obs_min, report.obs_max, strict=True)
     for dim, row in list(enumerate(rows))[:ROWS_SHOWN]:
         table.add_row(str(dim), *(f"{value:.4g}" for value in row))
     if len(report.obs_mean) > ROWS_SHOWN:
         table.caption = f"and {len(report.obs_mean) - ROWS_SHOWN} more dimensions"
+    return table
+
+
+def _state_table(counts: tuple[int, ...], first: int) -> Table:
+    table = Table("state", "visits", "share", title="Most visited")
+    most = np.argsort(counts, kind="stable")[::-1][:ROWS_SHOWN]
+    for state in most[np.take(counts, most) > 0]:
+        share = counts[state] / sum(counts)
+        table.add_row(str(first + int(state)), str(counts[state]), f"{share:.1%}")
+    if (others := sum(count > 0 for count in counts) - table.row_count) > 0:
+        table.caption = f"and {others} more states"
     return table
