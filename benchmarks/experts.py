@@ -120,9 +120,9 @@ def record(
     """Write the first ``episodes`` of MEASURED episodes, in their order, with no choosing.
 
     ``reset_seeds`` are those of the episodes; by default they follow from ``seed``. They are cut
-    off after ``length`` steps (None: the task's own limit).
+    off after ``length`` steps (None: the task's own limit). An ``act`` that remembers has a method
+    ``reset``, which is called where an episode starts.
     """
-    env = gym.make(task, max_episode_steps=length, **SEEN.get(task, {}))
     shown = mairl.envs.make_spec(task).obs_size
     rows: dict[str, list[Any]] = {
         name: [] for name in ("observations", "actions", "rewards", "terminations", "truncations")
@@ -134,7 +134,10 @@ def record(
             if reset_seeds
             else mairl.envs.episode_seed(seed, "record", 0, episode)
         )
+        # A new one each time: what Box2D computes depends on the episodes before.
+        env = gym.make(task, max_episode_steps=length, **SEEN.get(task, {}))
         obs, _ = env.reset(seed=seeds[-1])
+        getattr(act, "reset", lambda: None)()
         steps, total, over = 0, 0.0, False
         kept = rows if episode < episodes else {name: [] for name in rows}
         kept["observations"].append(flat(env.observation_space, obs)[:shown])
@@ -151,7 +154,8 @@ def record(
             steps, total, over = steps + 1, total + float(reward), terminated or truncated
         lengths.append(steps)
         returns.append(total)
-    discrete = isinstance(env.action_space, gym.spaces.Discrete)
+        env.close()
+    discrete = np.ndim(rows["actions"][0]) == 0
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         path,
