@@ -101,8 +101,10 @@ class Stride:
         return self.memory.step_heuristic(obs).astype(np.float32)
 
 
-def solved(env_id: str, act: Stride) -> list[int]:
-    """The first reset seeds from which it gets the return that the task calls solved."""
+def reset_seeds(env_id: str, act: Act) -> list[int]:
+    """Those to record: the first from which a ``Stride`` solves the task; for others, the first."""
+    if not isinstance(act, Stride):
+        return list(range(FIRST_SEED, FIRST_SEED + MEASURED))
     seeds: list[int] = []
     for seed in itertools.count(FIRST_SEED):
         env: Any = gym.make(env_id)
@@ -155,10 +157,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "demos")
     out: Any = parser.parse_args().out
     for env_id, controller in TASKS.items():
-        act, seeds = controller(env_id), list(range(FIRST_SEED, FIRST_SEED + MEASURED))
-        if isinstance(act, Stride):
-            seeds = solved(env_id, act)
-        record(env_id, act, MEASURED, out / f"{env_id}.npz", reset_seeds=seeds)
+        act, path = controller(env_id), out / f"{env_id}.npz"
+        record(env_id, act, MEASURED, path, reset_seeds=reset_seeds(env_id, act))
 
 
 if __name__ == "__main__":

@@ -495,7 +495,7 @@ def test_recorded_controllers_are_demonstrations(tmp_path, monkeypatch):
     controllers = load_file("controllers", ROOT / "benchmarks" / "controllers.py")
     env_id, path = "MountainCarContinuous-v0", tmp_path / "demos.npz"
     act = controllers.TASKS[env_id](env_id)
-    controllers.record(env_id, act, 2, path, reset_seeds=controllers.RESET_SEEDS)
+    controllers.record(env_id, act, 2, path, reset_seeds=controllers.reset_seeds(env_id, act))
     found = demos.find_demonstrations(str(path), envs.make_spec(env_id))
     assert len(found.trajectories) == 2
     assert np.load(path)["seeds"].tolist() == [1000, 1001]
