@@ -147,15 +147,14 @@ def test_missing_package_and_refused_arguments():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
+        ({"obs_space": spaces.Text(5)}, "space Text is not supported.*TransformObservation"),
         (
-            {"obs_space": spaces.Dict(a=spaces.Box(0, 1, (2,)))},
-            "observation space Dict is not supported.*FlattenObservation",
+            {"obs_space": spaces.Dict(a=spaces.Tuple([spaces.Text(5)]))},
+            "observation space Text is not",
         ),
-        ({"obs_space": spaces.Tuple([spaces.Discrete(2)])}, "observation space Tuple"),
-        ({"obs_space": spaces.Text(5)}, "observation space Text"),
         (
-            {"obs_space": spaces.Box(0, 255, (3, 64, 64), np.uint8)},
-            r"images \(3, 64, 64\).*pixels is not supported.*TransformObservation",
+            {"obs_space": spaces.Dict(eye=spaces.Box(0, 255, (3, 64, 64), np.uint8))},
+            r"images.*\(3, 64, 64\).*pixels is not supported.*TransformObservation",
         ),
         ({"action_space": spaces.MultiDiscrete([2, 3])}, "action space MultiDiscrete is not"),
         ({"action_space": spaces.MultiBinary(3)}, "action space MultiBinary.*TransformAction"),
@@ -221,6 +220,47 @@ def test_discrete_observations_are_one_hot():
     spec = envs.make_spec("FrozenLake-v1")
     assert (spec.obs_size, spec.obs_start) == (16, 0)
     assert envs.make_spec("CartPole-v1").obs_start is None
+
+
+NESTED = spaces.Dict(
+    {
+        "c": spaces.Box(-1, 1, (2, 2)),
+        "b": spaces.Tuple((spaces.Discrete(3, start=2), spaces.Box(-1, 1, ()))),
+        "a": spaces.Dict({"y": spaces.MultiBinary(2), "x": spaces.MultiDiscrete([2, 3])}),
+    }
+)
+
+
+def test_nested_observations_are_flattened_like_gymnasium():
+    NESTED.seed(0)
+    samples = [NESTED.sample() for _ in range(20)]
+    expected = np.stack([gym.spaces.flatten(NESTED, sample) for sample in samples])
+    rows = [envs.flatten_obs(NESTED, sample) for sample in samples]
+    assert all(row.dtype == np.float32 and len(row) == envs.flat_size(NESTED) for row in rows)
+    np.testing.assert_array_equal(rows, expected)
+    # An order of the keys that is not the space's own, as dm_control's are.
+    np.testing.assert_array_equal(
+        envs.flatten_obs(NESTED, dict(reversed(samples[0].items()))), expected[0]
+    )
+    batch = {
+        "a": {name: np.stack([sample["a"][name] for sample in samples]) for name in "xy"},
+        "b": tuple(np.stack([sample["b"][i] for sample in samples]) for i in range(2)),
+        "c": np.stack([sample["c"] for sample in samples]),
+    }
+    np.testing.assert_array_equal(envs.flatten_batch(NESTED, batch), expected)
+    with pytest.raises(ValueError, match=r"different lengths \[20, 20, 19\]"):
+        envs.flatten_batch(NESTED, batch | {"c": batch["c"][1:]})
+    for wrong in (batch["c"][0], {"a": samples[0]["a"], "c": samples[0]["c"]}):
+        with pytest.raises(ValueError, match=r"its space says \['a', 'b', 'c'\]"):
+            envs.flatten_obs(NESTED, wrong)
+
+
+def test_blackjack_is_collected():
+    spec = envs.make_spec("Blackjack-v1")
+    assert (spec.obs_size, spec.obs_start, spec.action_size) == (32 + 11 + 2, None, 2)
+    with envs.Collector("Blackjack-v1", spec, 0) as collector:
+        batch, _ = collector.collect(lambda obs, n: np.eye(2, dtype=np.float32)[[0]], 5)
+    np.testing.assert_array_equal(batch.data.obs.sum(-1), 3.0)
 
 
 def test_random_actions_cover_the_space():

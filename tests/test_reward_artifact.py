@@ -47,6 +47,18 @@ class Line(gym.Env):
         return np.array([self.at, self.count], np.float32)
 
 
+class InParts(Line):
+    """Its observation is a Dict."""
+
+    # Made of a plain dict, a space has its parts in the order of their names.
+    observation_space = spaces.Dict(
+        {"count": spaces.Box(-np.inf, np.inf, (1,)), "at": spaces.Box(-np.inf, np.inf, ())}
+    )
+
+    def _obs(self):
+        return {"count": np.float32([self.count]), "at": np.array(self.at, np.float32)}
+
+
 class TwoActions(Line):
     """Moved by the first of two numbers."""
 
@@ -54,6 +66,7 @@ class TwoActions(Line):
 
 
 gym.register("RewardLine-v0", entry_point=Line)
+gym.register("InParts-v0", entry_point=InParts)
 gym.register("TwoActions-v0", entry_point=TwoActions)
 
 
@@ -196,6 +209,7 @@ def test_bad_inputs(tmp_path, kind):
     reward = kind.load(tmp_path)
     one = np.zeros(2), np.zeros(1)
     for words, call in {
+        r"obs is a dict.*flatten_obs": lambda: reward.g({"at": 1.0}, one[1]),
         r"obs has shape \(3,\)": lambda: reward.g(np.zeros(3), one[1]),
         "2 and 1 rows": lambda: reward.g(np.zeros((2, 2)), one[1]),
         "2, 2, 2 and 1 rows": lambda: reward.f(*(np.zeros((2, n)) for n in (2, 1, 2)), True),
@@ -265,6 +279,24 @@ def test_vector_env_pays_the_same(tmp_path, mode):
         np.testing.assert_allclose(info["env_reward"], true, atol=1e-5)
         obs, ends = next_obs, ends + terminated.sum()
     assert ends > 3
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_observations_in_parts_are_paid_the_same(tmp_path, mode):
+    path = save(tmp_path / "r", [3.0, 1.0, 4.0], [2.0, 1.0])
+    rng, paid, ids = np.random.default_rng(0), [], ("RewardLine-v0", "InParts-v0")
+    actions = rng.uniform(-0.5, 2.0, (20, 3, 1)).astype(np.float32)
+    for env_id in ids:
+        make = [lambda env_id=env_id: gym.make(env_id)] * 3
+        vector = SyncVectorEnv(make, autoreset_mode=mode)
+        vector = wrappers.LearnedRewardVectorEnv(vector, path, "f")
+        single = wrappers.LearnedRewardEnv(gym.make(env_id), path, "f")
+        vector.reset(seed=7)
+        single.reset(seed=7)
+        paid.append(
+            [vector.step(action)[1] for action in actions] + [single.step(actions[0, 0])[1]]
+        )
+    np.testing.assert_array_equal(np.hstack(paid[0]), np.hstack(paid[1]))
 
 
 def test_rewards_of_other_environments_are_refused(tmp_path):

@@ -701,7 +701,6 @@ class TestBadInput:
         [
             ("Hoper-v5", ["Hoper-v5", "not registered", "Hopper-v5"]),
             ("NoSuchThing-v0", ["NoSuchThing-v0", "not registered"]),
-            ("Blackjack-v1", ["observation space Tuple", "FlattenObservation"]),
         ],
     )
     def test_environment(self, tmp_path, capsys, env, parts):

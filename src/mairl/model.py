@@ -82,7 +82,8 @@ class Model:
         """Actions for one observation or a batch of them: choices, or flat float32 in its units.
 
         The signature is Stable-Baselines3's; ``state`` is passed through (the policy has no
-        memory), ``episode_start`` ignored. Observations of a Discrete space are one-hot.
+        memory), ``episode_start`` ignored. Observations of other spaces than a Box are flat
+        (``mairl.envs.flatten_obs``): those of a Discrete space one-hot.
 
         Raises:
             MairlError: observations of another size, or not finite.

@@ -304,12 +304,19 @@ def as_rows(values: np.ndarray, size: int, name: str, env_id: str) -> tuple[np.n
     Raises:
         MairlError: they are of another size, or not finite.
     """
-    array = np.asarray(values, np.float32)
+    flatten = "mairl.envs.flatten_obs makes them of what an environment gives"
+    hint = f"; {flatten}" if "obs" in name else ""
+    try:
+        array = np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise MairlError(
+            f"{name} is a {type(values).__name__}; {env_id} has {size} numbers in one{hint}"
+        ) from error
     batched = array.ndim > 1 and array.size == len(array) * size
     if array.size == 0 or (not batched and array.size != size):
         raise MairlError(
             f"{name} has shape {array.shape}; {env_id} has {size} numbers in one: "
-            f"give [{size}], or [n, {size}] for n of them"
+            f"give [{size}], or [n, {size}] for n of them{hint}"
         )
     if not np.isfinite(array).all():
         raise MairlError(f"{name} holds NaN or infinity; look where it comes from")

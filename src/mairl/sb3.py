@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from mairl.envs import flatten_batch, flatten_obs
 from mairl.portable import Component, RewardArtifact
-from mairl.wrappers import Payer, flatten_batch, flatten_obs
+from mairl.wrappers import Payer
 
 try:
     from stable_baselines3.common.vec_env import (  # pyright: ignore[reportMissingImports]

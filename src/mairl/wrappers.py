@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
-from mairl.envs import flatten_obs
+from mairl.envs import flat_size, flatten_batch, flatten_obs
 from mairl.portable import Component, LearnedReward, RewardArtifact, check_component
 from mairl.types import EnvSpec, MairlError
 
@@ -199,11 +199,6 @@ def check_spaces(
         )
 
 
-def flatten_batch(space: spaces.Space, raw: Any) -> np.ndarray:
-    """Observations of a single space ``space``, batched, as ``[n, obs]`` float32, copied."""
-    return np.stack([flatten_obs(space, row) for row in raw])
-
-
 def _other_actions(spec: EnvSpec, space: spaces.Space, name: str) -> str | None:
     if spec.discrete:
         first, last = spec.discrete_start, spec.discrete_start + spec.action_size - 1
@@ -226,6 +221,7 @@ def _other_actions(spec: EnvSpec, space: spaces.Space, name: str) -> str | None:
 
 def _size(space: spaces.Space) -> int:
     """Numbers in one flat observation or action; 0 for a space that cannot be."""
-    if isinstance(space, spaces.Discrete):
-        return int(space.n)
-    return int(np.prod(space.shape)) if isinstance(space, spaces.Box) else 0
+    try:
+        return flat_size(space)
+    except ValueError:
+        return 0

@@ -39,8 +39,7 @@ def minari_folder(dataset_id: str) -> Path:
 def load_minari(dataset_id: str, spec: EnvSpec) -> Demonstrations:
     """Read a Minari dataset that is on this machine and check it against ``spec``.
 
-    Observations are flattened as Gymnasium's FlattenObservation does: Dict and Tuple part by
-    part in the space's own order, Discrete one-hot.
+    Observations are flattened as the environment's are (:mod:`mairl.envs.flattening`).
 
     Raises:
         MairlError: the dataset is not here, cannot be read, or does not fit the environment.
@@ -137,29 +136,16 @@ def from_episodes(
     )
 
 
-def _flatten(raw: Any, space: Any, where: str) -> np.ndarray:
-    """Observations of a (nested) space as ``[rows, numbers]``."""
-    import gymnasium
+def _flatten(raw: Any, space: Any, where: str) -> Any:
+    """Observations of ``space`` as rows of numbers; those of a Box as they are."""
+    from gymnasium import spaces
 
-    if isinstance(space, gymnasium.spaces.Box):
-        array = np.asarray(raw)
-        return array.reshape(len(array), -1) if array.ndim else array
-    if isinstance(space, gymnasium.spaces.Dict):
-        pairs = [(raw[key], part) for key, part in space.spaces.items()]
-        return _join([_flatten(value, part, where) for value, part in pairs], where)
-    if isinstance(space, gymnasium.spaces.Tuple):
-        pairs = zip(raw, space.spaces, strict=True)
-        return _join([_flatten(value, part, where) for value, part in pairs], where)
-    if isinstance(space, gymnasium.spaces.Discrete):
-        choice = np.asarray(raw).reshape(-1, 1)
-        return (choice == np.arange(space.start, space.start + space.n)).astype(np.float32)
-    found = f"are of the space {space}, expected Box, Discrete, or Dict or Tuple of them"
-    remedy = "Record the dataset through gymnasium.wrappers.FlattenObservation"
-    raise problem(where, "observations", found, remedy)
+    from mairl.envs import flatten_batch
 
-
-def _join(parts: list[np.ndarray], where: str) -> np.ndarray:
-    if len({len(part) for part in parts}) != 1:
-        found = f"have parts of different lengths {[len(part) for part in parts]}"
-        raise problem(where, "observations", found, "Record the dataset again")
-    return np.concatenate(parts, axis=1)
+    if isinstance(space, spaces.Box):
+        return raw  # Checked as those of a file are.
+    try:
+        return flatten_batch(space, raw)
+    except (TypeError, ValueError) as error:
+        remedy = "Record the dataset again, through gymnasium.wrappers.FlattenObservation"
+        raise problem(where, "observations", f"cannot be read ({error})", remedy) from error

@@ -1,5 +1,6 @@
 """Environments: what learning and evaluation see of them."""
 
+from mairl.envs.flattening import flat_size, flatten_batch, flatten_obs
 from mairl.envs.gymnasium import (
     MAX_STEPS,
     Act,
@@ -9,7 +10,6 @@ from mairl.envs.gymnasium import (
     Evaluation,
     episode_seed,
     evaluate_episodes,
-    flatten_obs,
     make,
     make_spec,
     random_return,
@@ -27,6 +27,8 @@ __all__ = [
     "Evaluation",
     "episode_seed",
     "evaluate_episodes",
+    "flat_size",
+    "flatten_batch",
     "flatten_obs",
     "make",
     "make_spec",

@@ -23,6 +23,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from mairl.envs.flattening import flat_size, flatten_obs, parts
 from mairl.types import EnvSpec, MairlError, Transition
 
 Act = Callable[[np.ndarray, int], np.ndarray]
@@ -430,23 +431,6 @@ class _Env:
         )
 
 
-def flatten_obs(space: spaces.Space, raw: Any) -> np.ndarray:
-    """An environment's observation as ``[obs]`` float32, always a copy.
-
-    Raises:
-        ValueError, TypeError: not numbers, or not of the space's shape.
-    """
-    if isinstance(space, spaces.Discrete):
-        choice = int(raw) - int(space.start)
-        if not 0 <= choice < space.n:
-            raise ValueError(f"observation {raw} is outside {space}")
-        return np.eye(int(space.n), dtype=np.float32)[choice]
-    obs = np.array(raw, np.float32)
-    if obs.shape != space.shape:
-        raise ValueError(f"the observation has shape {obs.shape}, its space says {space.shape}")
-    return obs.reshape(-1)
-
-
 def _call(act: Act, obs: np.ndarray, count: int, spec: EnvSpec) -> np.ndarray:
     actions = np.asarray(act(obs, count), np.float32)
     if actions.shape != (len(obs), spec.action_size):
@@ -463,8 +447,8 @@ def _call(act: Act, obs: np.ndarray, count: int, spec: EnvSpec) -> np.ndarray:
 
 
 def _is_image(space: spaces.Space) -> bool:
-    """Whether it is a picture, and not a small grid of numbers, which is learned as a vector."""
-    return (
+    """Whether it holds a picture, not a small grid of numbers, which is learned as a vector."""
+    return any(map(_is_image, parts(space) or ())) or (
         isinstance(space, spaces.Box)
         and space.dtype == np.uint8
         and len(space.shape) == 3
@@ -478,11 +462,13 @@ def _describe(env: gym.Env, env_id: str) -> EnvSpec:
         "register an id whose entry point returns gymnasium.wrappers.{}(gymnasium.make(...)) "
         "and use that"
     )
-    if not isinstance(obs_space, (spaces.Box, spaces.Discrete)):
+    try:
+        obs_size = flat_size(obs_space)
+    except ValueError as error:
         raise MairlError(
-            f"{env_id}: observation space {type(obs_space).__name__} is not supported, only Box "
-            f"and Discrete; {wrap.format('FlattenObservation')}"
-        )
+            f"{env_id}: {error}, only Box, Discrete, MultiDiscrete and MultiBinary, and Dict and "
+            f"Tuple of them; {wrap.format('TransformObservation')}, for one of these"
+        ) from error
     if not isinstance(action_space, (spaces.Box, spaces.Discrete)):
         raise MairlError(
             f"{env_id}: action space {type(action_space).__name__} is not supported, only Box "
@@ -490,16 +476,12 @@ def _describe(env: gym.Env, env_id: str) -> EnvSpec:
         )
     if _is_image(obs_space):
         raise MairlError(
-            f"{env_id}: observations are images {obs_space.shape}; learning from pixels is not "
+            f"{env_id}: observations are images, {obs_space}; learning from pixels is not "
             f"supported; {wrap.format('TransformObservation')}, with an encoder that makes a "
             "vector of an image"
         )
-    choices = isinstance(obs_space, spaces.Discrete)
-    obs_size = int(obs_space.n if choices else _size(obs_space))
-    obs_start = int(obs_space.start) if choices else None
-    action_size = int(
-        action_space.n if isinstance(action_space, spaces.Discrete) else _size(action_space)
-    )
+    obs_start = int(obs_space.start) if isinstance(obs_space, spaces.Discrete) else None
+    action_size = flat_size(action_space)
     for name, size in (("observation", obs_size), ("action", action_size)):
         if not size:
             raise MairlError(f"{env_id}: the {name} space is empty; there is nothing to learn")
@@ -546,10 +528,6 @@ def _describe(env: gym.Env, env_id: str) -> EnvSpec:
         obs_start=obs_start,
         max_episode_steps=limit,
     )
-
-
-def _size(space: spaces.Box) -> int:
-    return int(np.prod(space.shape))
 
 
 def make(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> gym.Env:
