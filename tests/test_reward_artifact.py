@@ -209,7 +209,7 @@ def test_bad_inputs(tmp_path, kind):
     reward = kind.load(tmp_path)
     one = np.zeros(2), np.zeros(1)
     for words, call in {
-        r"obs is a dict.*flatten_obs": lambda: reward.g({"at": 1.0}, one[1]),
+        r"obs is a dict.*flatten_obs": lambda: portable.as_rows({}, 2, "obs", "X-v0"),
         r"obs has shape \(3,\)": lambda: reward.g(np.zeros(3), one[1]),
         "2 and 1 rows": lambda: reward.g(np.zeros((2, 2)), one[1]),
         "2, 2, 2 and 1 rows": lambda: reward.f(*(np.zeros((2, n)) for n in (2, 1, 2)), True),

@@ -298,7 +298,7 @@ def check_component(name: str) -> None:
         raise MairlError(f"reward component {name!r} is unknown; ask for 'f' or 'g'")
 
 
-def as_rows(values: np.ndarray, size: int, name: str, env_id: str) -> tuple[np.ndarray, bool]:
+def as_rows(values: Any, size: int, name: str, env_id: str) -> tuple[np.ndarray, bool]:
     """Inputs as ``[n, size]`` float32, and whether it was a single one.
 
     Raises:
