@@ -256,6 +256,16 @@ def test_what_is_left_open_is_settled_by_the_task(obs, actions, horizon, expert_
     assert asked.settled(spec, expert_ends) == asked
 
 
+@pytest.mark.parametrize(
+    ("pace", "gamma"), [(0.0, 0.99), (0.043, 0.989), (0.08, 0.98), (0.12, 0.97), (1.0, 0.97)]
+)
+def test_the_discount_looks_as_far_as_demonstrations_take_to_move(pace, gamma):
+    """Four deviations, within 33 to 100 steps; the second is that of dm_control's balance."""
+    spec = EnvSpec("Probe", 3, 1, False, (-1.0,), (1.0,))
+    assert algorithm.MAIRLConfig().settled(spec, False, pace).gamma == gamma
+    assert algorithm.MAIRLConfig().settled(spec, True, pace).gamma == 0.99
+
+
 def test_config_says_what_was_settled(finished):
     """CartPole's demonstrations are cut off by time, and its actions discrete."""
     document = json.loads((finished / "config.json").read_text())
