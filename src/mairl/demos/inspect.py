@@ -170,8 +170,7 @@ def _constant(report: DemoReport) -> list[str]:
 def _unseen_states(missed: int, states: int) -> str:
     return (
         f"{missed} of {states} states are never visited: of what to do there the demonstrations "
-        "say nothing, and nothing can be inferred from other states, which are told apart by "
-        "number alone."
+        "say nothing, and a policy that gets there has to find its own way back."
     )
 
 
