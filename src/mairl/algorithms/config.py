@@ -160,8 +160,8 @@ class MAIRLConfig:
         ``expert_ends`` if most demonstrations end by themselves, ``expert_pace`` the deviations by
         which a step moves what is observed (``ExpertData.pace``).
 
-        Over the 100 steps of 0.99 gaits are found later and lost more often; but an end the expert
-        makes for must be seen from far away, and so must what goes wrong slowly: the horizon,
+        Over the 100 steps of 0.99 Hopper's gait is found later; but an end the expert makes for
+        must be seen from far away, and so must what goes wrong slowly: the horizon,
         1 / (1 - gamma), is the time in which demonstrations move by PACES deviations. Discrete
         actions are left to the critics, which sum over all choices exactly. In many dimensions of
         action their slope is less to be trusted, and more steps of the model pay. Batches of 64
