@@ -756,12 +756,15 @@ def test_inspect_counts_states_that_are_choices(path):
     fields["observations"][0] = 2
     report = inspect(load_npz(save(path, fields), spec), spec)
     assert report.state_counts == (1, 0, 14)
+    # 2 once and 4 ever after: of 12 steps, 1 changes two of the three numbers.
+    assert report.pace == pytest.approx(np.sqrt(1 / 12) / np.sqrt(1 / 24 * 23 / 24))
     said = " ".join(report.warnings)
     assert "1 of 3 states are never visited" in said
     assert "never change" not in said
     assert "transitions repeat" not in said
     text = shown(render(report))
     assert "2 of 3" in text
+    assert "1.4 deviations" in text
     assert "93.3%" in text
     assert "std" not in text
 

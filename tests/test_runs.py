@@ -698,6 +698,16 @@ def nothing_computed(monkeypatch):
     monkeypatch.setattr(learner.Learner, "resume", compute)
 
 
+class Talker(gym.Env):
+    """Says something."""
+
+    observation_space = spaces.Text(5)
+    action_space = spaces.Discrete(2)
+
+
+gym.register("mairl-test/Talker-v0", entry_point=Talker)
+
+
 @pytest.mark.usefixtures("nothing_computed")
 class TestBadInput:
     def refused(self, capsys, *arguments: str) -> str:
@@ -711,6 +721,7 @@ class TestBadInput:
         [
             ("Hoper-v5", ["Hoper-v5", "not registered", "Hopper-v5"]),
             ("NoSuchThing-v0", ["NoSuchThing-v0", "not registered"]),
+            ("mairl-test/Talker-v0", ["observation space Text", "TransformObservation"]),
         ],
     )
     def test_environment(self, tmp_path, capsys, env, parts):
