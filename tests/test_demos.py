@@ -604,26 +604,6 @@ def test_subsample_every_keeps_the_stride_and_at_least_one():
     assert {offset for _, offset in seen} == set(range(7))
 
 
-def test_pace_is_the_change_of_a_step_over_the_deviation():
-    steps, rng = 2000, np.random.default_rng(0)
-    # A sine of 100 steps: change and deviation are 2 pi / 100 and 1, over the square root of 2;
-    # half of the noise's change has the variance of two deviations. The third never varies.
-    sine = np.sin(2 * np.pi * np.arange(steps + 1) / 100)
-    obs = np.stack([1e3 * sine, rng.normal(size=steps + 1), np.full(steps + 1, 0.1)], 1)
-    one = Trajectory(np.float32(obs), np.zeros((steps, 2), np.float32), False)
-    demos = replace(demos_of(5), trajectories=(one,))
-    data = subsample(demos, None, 1, seed=0)
-    assert data.pace == pytest.approx((2 * np.pi / 100 + np.sqrt(2)) / 2, rel=0.02)
-    # Each second step: of control twice as slow, the sine moves twice as far.
-    half = replace(one, observations=one.observations[::2], actions=one.actions[::2])
-    slower = subsample(replace(demos, trajectories=(half,)), None, 1, seed=0)
-    assert slower.pace == pytest.approx((4 * np.pi / 100 + np.sqrt(2)) / 2, rel=0.03)
-    # Thinned out, the change of a step is still that of one step.
-    assert subsample(demos, None, 20, seed=0).pace == pytest.approx(data.pace, rel=0.2)
-    still = replace(one, observations=np.full_like(one.observations, 0.1))
-    assert subsample(replace(demos, trajectories=(still,)), None, 1, seed=0).pace == 0.0
-
-
 def test_subsample_is_decided_by_the_seed_and_nested():
     demos = demos_of(*[30] * 8)
     one, again = (subsample(demos, 2, 10, seed=4) for _ in range(2))
@@ -756,15 +736,12 @@ def test_inspect_counts_states_that_are_choices(path):
     fields["observations"][0] = 2
     report = inspect(load_npz(save(path, fields), spec), spec)
     assert report.state_counts == (1, 0, 14)
-    # 2 once and 4 ever after: of 12 steps, 1 changes two of the three numbers.
-    assert report.pace == pytest.approx(np.sqrt(1 / 12) / np.sqrt(1 / 24 * 23 / 24))
     said = " ".join(report.warnings)
     assert "1 of 3 states are never visited" in said
     assert "never change" not in said
     assert "transitions repeat" not in said
     text = shown(render(report))
     assert "2 of 3" in text
-    assert "1.4 deviations" in text
     assert "93.3%" in text
     assert "std" not in text
 
@@ -779,11 +756,3 @@ def test_rendering(path):
     listing = shown(render_list())
     assert all(name in listing for name in shipped())
     assert "3728.1" in listing
-
-
-@pytest.mark.parametrize(
-    ("ended", "ends"),
-    [([True], True), ([False], False), ([True, False], False), ([True, True, False], True)],
-)
-def test_most_episodes_say_how_demonstrations_end(ended, ends):
-    assert subsample(demos_of(*[5] * len(ended), ends=ended), None, 1, seed=0).ends is ends

@@ -233,18 +233,15 @@ def test_preset_decides_the_defaults():
     ("obs", "actions", "horizon"),
     [(3, 3, 3), (128, 4, 5), (3, None, 0), (129, 4, 0), (129, None, 0)],
 )
-@pytest.mark.parametrize("expert_ends", [False, True])
-def test_what_is_left_open_is_settled_by_the_task(obs, actions, horizon, expert_ends):
-    """By how many numbers are observed and acted (None: discrete), and whether demonstrations
-    end."""
+def test_what_is_left_open_is_settled_by_the_task(obs, actions, horizon):
+    """By how many numbers are observed and acted (None: discrete)."""
     box = ((-1.0,) * actions, (1.0,) * actions) if actions else ()
     spec = EnvSpec("Probe", obs, actions or 2, actions is None, *box)
-    config = algorithm.MAIRLConfig().settled(spec, expert_ends)
-    assert config.gamma == (0.99 if expert_ends else 0.97)
+    config = algorithm.MAIRLConfig().settled(spec)
     assert config.policy.horizon == horizon
     assert config.batch_size == (64 if actions else 128)
-    found = config.demonstrated, config.iterations, config.reward.gradient_penalty
-    assert found == ((0.1, 1.0, 5.0) if obs > 128 else (0.5, 2.0, 0.5))
+    found = config.gamma, config.demonstrated, config.iterations, config.reward.gradient_penalty
+    assert found == ((0.97, 0.1, 1.0, 5.0) if obs > 128 else (0.99, 0.5, 2.0, 0.5))
     asked = dataclasses.replace(
         config,
         gamma=0.5,
@@ -253,24 +250,14 @@ def test_what_is_left_open_is_settled_by_the_task(obs, actions, horizon, expert_
         reward=algorithm.PRESETS["paper"].reward,
         policy=algorithm.PRESETS["paper"].policy,
     )
-    assert asked.settled(spec, expert_ends) == asked
-
-
-@pytest.mark.parametrize(
-    ("pace", "gamma"), [(0.0, 0.99), (0.043, 0.989), (0.08, 0.98), (0.12, 0.97), (1.0, 0.97)]
-)
-def test_the_discount_looks_as_far_as_demonstrations_take_to_move(pace, gamma):
-    """Four deviations, within 33 to 100 steps; the second is that of dm_control's balance."""
-    spec = EnvSpec("Probe", 3, 1, False, (-1.0,), (1.0,))
-    assert algorithm.MAIRLConfig().settled(spec, False, pace).gamma == gamma
-    assert algorithm.MAIRLConfig().settled(spec, True, pace).gamma == 0.99
+    assert asked.settled(spec) == asked
 
 
 def test_config_says_what_was_settled(finished):
-    """CartPole's demonstrations are cut off by time, and its actions discrete."""
+    """CartPole's actions are discrete."""
     document = json.loads((finished / "config.json").read_text())
     settings = document["config"]["algo"]
-    assert (settings["gamma"], settings["policy"]["horizon"]) == (0.97, 0)
+    assert (settings["gamma"], settings["policy"]["horizon"]) == (0.99, 0)
     assert "--gamma" not in document["command"]
     assert "--policy.horizon" not in document["command"]
 

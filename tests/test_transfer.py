@@ -33,7 +33,7 @@ SMALL = shlex.split(
 )
 TASK = "mairl/GridWorld-v0"
 BOX = EnvSpec("Box-v0", 3, 2, False, (-1.0, -1.0), (1.0, 1.0))
-SETTLED = PRESETS["default"].settled(BOX, False)
+SETTLED = PRESETS["default"].settled(BOX)
 
 
 @pytest.fixture(autouse=True)

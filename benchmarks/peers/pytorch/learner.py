@@ -28,7 +28,7 @@ RATES = {
     "policy": 1e-4,
     "log_temperature": 3e-4,
 }
-GAMMA, TAU, TEMPERATURE, TARGET_ENTROPY = 0.97, 0.005, 0.1, -2.0
+GAMMA, TAU, TEMPERATURE, TARGET_ENTROPY = 0.99, 0.005, 0.1, -2.0
 PENALTY, BOUND, SOFTPLUS, CLONING, IMAGINED = 0.5, 5.0, 2.5, 0.5, 0.5
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 1.0
 KINDS = ("expert", "replay")

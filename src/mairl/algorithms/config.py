@@ -14,9 +14,6 @@ LARGE_OBSERVATION = 128
 """Where more numbers than these are observed (of Gymnasium's robots, Humanoid's alone), other
 settings learn (docs/method.md)."""
 
-PACES = 4.0
-"""Deviations of the demonstrations that the discount's horizon spans (docs/method.md)."""
-
 
 @dataclass(frozen=True)
 class DynamicsConfig:
@@ -120,8 +117,7 @@ class MAIRLConfig:
 
     on_policy: ClassVar[bool] = False
     gamma: float | None = None
-    """Discount of one step. None: 0.99 where most demonstrated episodes end by themselves;
-    otherwise 0.97, but more, up to 0.99, where what is demonstrated moves slowly."""
+    """Discount of one step. None: 0.99, but 0.97 where more than 128 numbers are observed."""
     batch_size: int | None = None
     """None: 64, but 128 where actions are discrete. The discriminator has half as many
     demonstrations and half as many replayed transitions."""
@@ -154,27 +150,20 @@ class MAIRLConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     value: ValueConfig = field(default_factory=ValueConfig)
 
-    def settled(self, spec: EnvSpec, expert_ends: bool, expert_pace: float = 1.0) -> "MAIRLConfig":
+    def settled(self, spec: EnvSpec) -> "MAIRLConfig":
         """With numbers for what is None.
 
-        ``expert_ends`` if most demonstrations end by themselves, ``expert_pace`` the deviations by
-        which a step moves what is observed (``ExpertData.pace``).
-
-        Over the 100 steps of 0.99 Hopper's gait is found later; but an end the expert makes for
-        must be seen from far away, and so must what goes wrong slowly: the horizon,
-        1 / (1 - gamma), is the time in which demonstrations move by PACES deviations. Discrete
-        actions are left to the critics, which sum over all choices exactly. In many dimensions of
-        action their slope is less to be trusted, and more steps of the model pay. Batches of 64
-        are enough with noise while collecting, which discrete actions do not get. Of many observed
-        numbers critics learn a few demonstrations by heart, and a model foresees less
-        (docs/method.md).
+        Discrete actions are left to the critics, which sum over all choices exactly. In many
+        dimensions of action their slope is less to be trusted, and more steps of the model pay.
+        Batches of 64 are enough with noise while collecting, which discrete actions do not get.
+        Of many observed numbers critics learn a few demonstrations by heart and promise too much,
+        the more the farther they look, and a model foresees less (docs/method.md).
         """
         large = spec.obs_size > LARGE_OBSERVATION
-        slow = round(min(max(1.0 - expert_pace / PACES, 0.97), 0.99), 3)
         horizon = 0 if spec.discrete or large else 3 if spec.action_size <= 3 else 5
         return replace(
             self,
-            gamma=_given(self.gamma, 0.99 if expert_ends else slow),
+            gamma=_given(self.gamma, 0.97 if large else 0.99),
             batch_size=_given(self.batch_size, 128 if spec.discrete else 64),
             demonstrated=_given(self.demonstrated, 0.1 if large else 0.5),
             iterations=_given(self.iterations, 1.0 if large else 2.0),

@@ -7,7 +7,6 @@ import numpy as np
 
 from mairl.demos.alignment import action_shift
 from mairl.demos.formats import Demonstrations
-from mairl.demos.subsample import subsample
 from mairl.types import EnvSpec, Trajectory
 
 FEW_TRANSITIONS = 200
@@ -23,8 +22,8 @@ class DemoReport:
     units), None if discrete; ``action_counts``: steps per choice (numbered from
     ``first_choice``), None if continuous. ``state_counts``: steps (last observations included) in
     each state of a discrete space (numbered from ``first_state``), None where observations are
-    vectors; the ``obs_*`` are then of one-hot vectors. ``pace``: ``ExpertData.pace`` of all.
-    ``duplicate_*``: how many repeat an earlier one exactly. ``warnings``: plain sentences.
+    vectors; the ``obs_*`` are then of one-hot vectors. ``duplicate_*``: how many repeat an
+    earlier one exactly. ``warnings``: plain sentences.
     """
 
     source: str
@@ -48,7 +47,6 @@ class DemoReport:
     first_choice: int
     state_counts: tuple[int, ...] | None
     first_state: int
-    pace: float
     duplicate_transitions: int
     duplicate_episodes: int
     action_shift: int
@@ -92,7 +90,6 @@ def inspect(demos: Demonstrations, spec: EnvSpec) -> DemoReport:
             else tuple(int(n) for n in obs.sum(axis=0, dtype=np.int64))
         ),
         first_state=spec.obs_start or 0,
-        pace=subsample(demos, None, every=1, seed=0).pace,
         duplicate_transitions=_duplicate_transitions(trajectories),
         duplicate_episodes=_repeats(
             t.observations.tobytes() + t.actions.tobytes() for t in trajectories

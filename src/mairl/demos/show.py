@@ -51,7 +51,6 @@ def _summary(report: DemoReport) -> Iterator[tuple[str, str]]:
         yield "return (evaluation only)", f"{returns.mean():.1f} ± {returns.std():.1f}"
     if report.expert_return is not None:
         yield "expert return, whole set", f"{report.expert_return:.1f}"
-    yield "a step moves by", f"{report.pace:.2g} deviations"
     yield "duplicate transitions", str(report.duplicate_transitions)
     yield "duplicate episodes", str(report.duplicate_episodes)
     if report.state_counts is not None:

@@ -7,9 +7,6 @@ import numpy as np
 from mairl.demos.formats import Demonstrations
 from mairl.types import MairlError, Trajectory, Transition
 
-VARIES = 1e-6
-"""Deviation, beside a mean of one, above which a dimension varies; below, it is rounding."""
-
 
 @dataclass(frozen=True)
 class ExpertData:
@@ -25,26 +22,6 @@ class ExpertData:
     every: int
     episode_lengths: tuple[int, ...]
     terminated: tuple[bool, ...]
-
-    @property
-    def ends(self) -> bool:
-        """Whether most of the episodes ended by themselves, not by time."""
-        return 2 * sum(self.terminated) > len(self.terminated)
-
-    @property
-    def pace(self) -> float:
-        """How far a step moves the observation, in deviations of what is demonstrated.
-
-        The root mean square of a dimension's change over its deviation, on average over those
-        that vary; 0 where nothing does. Whatever the units, it falls as control gets faster.
-        """
-        before, after = (
-            np.asarray(rows, np.float64) for rows in (self.transition.obs, self.transition.next_obs)
-        )
-        both = np.concatenate([before, after])
-        std, change = both.std(0), np.sqrt(np.mean((after - before) ** 2, axis=0))
-        varies = std > VARIES * (1.0 + np.abs(both.mean(0)))
-        return float(np.mean(change[varies] / std[varies])) if varies.any() else 0.0
 
 
 def subsample(demos: Demonstrations, episodes: int | None, every: int, seed: int) -> ExpertData:
