@@ -32,7 +32,7 @@ def settings(preset, space="box"):
     Where it leaves the policy to the value alone, discrete actions take a step through the model
     as well, so that both ways are run.
     """
-    config = PRESETS[preset].settled(SPACES[space])
+    config = PRESETS[preset].settled(SPACES[space], 1000, expert_ends=False)
     small, fast = (16, 16), 1e-2
     horizon = max(config.policy.horizon, 1) if SPACES[space].discrete else config.policy.horizon
     return replace(

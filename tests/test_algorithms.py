@@ -32,7 +32,7 @@ def test_settings_tell_the_loop_what_it_asks(name):
     for config in algorithm.PRESETS.values():
         assert type(config) is type(algorithm.PRESETS["default"])
         if isinstance(config, MAIRLConfig):
-            config = config.settled(SPEC)
+            config = config.settled(SPEC, 1000, expert_ends=False)
             assert type(config) is type(algorithm.PRESETS["default"])
         assert 0 < config.gamma < 1
         assert config.num_envs >= 1
@@ -291,7 +291,9 @@ def small(name):
         more |= {"policy": policy}
     reward = dataclasses.replace(config.reward, learning_rate=1e-2, **sizes)
     config = dataclasses.replace(config, reward=reward, **more)
-    return config.settled(SPEC) if isinstance(config, MAIRLConfig) else config
+    return (
+        config.settled(SPEC, 1000, expert_ends=False) if isinstance(config, MAIRLConfig) else config
+    )
 
 
 @pytest.mark.parametrize(("name", "iterations"), [("airl", 1), ("gcl", 1), ("mgail", 4)])

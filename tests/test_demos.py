@@ -756,3 +756,11 @@ def test_rendering(path):
     listing = shown(render_list())
     assert all(name in listing for name in shipped())
     assert "3728.1" in listing
+
+
+@pytest.mark.parametrize(
+    ("ended", "ends"),
+    [([True], True), ([False], False), ([True, False], False), ([True, True, False], True)],
+)
+def test_most_episodes_say_how_demonstrations_end(ended, ends):
+    assert subsample(demos_of(*[5] * len(ended), ends=ended), None, 1, seed=0).ends is ends

@@ -35,7 +35,7 @@ def handed_on(name, spec, path) -> Any:
     algorithm: Any = transfer.mairl if name == "transfer" else find(name)
     settings = algorithm.PRESETS["default"]
     if isinstance(settings, MAIRLConfig):
-        settings = settings.settled(spec)
+        settings = settings.settled(spec, 1000, expert_ends=True)
     data = rows(spec)
     state = algorithm.initialize(settings, spec, data, data, 0.25, key=jax.random.key(0))
     scale = 100.0 if hasattr(state.params.policy, "log_std") else 5.0

@@ -237,11 +237,11 @@ def test_what_is_left_open_is_settled_by_the_task(obs, actions, horizon):
     """By how many numbers are observed and acted (None: discrete)."""
     box = ((-1.0,) * actions, (1.0,) * actions) if actions else ()
     spec = EnvSpec("Probe", obs, actions or 2, actions is None, *box)
-    config = algorithm.MAIRLConfig().settled(spec)
+    config = algorithm.MAIRLConfig().settled(spec, 1000, expert_ends=False)
     assert config.policy.horizon == horizon
     assert config.batch_size == (64 if actions else 128)
-    found = config.gamma, config.demonstrated, config.iterations, config.reward.gradient_penalty
-    assert found == ((0.97, 0.1, 1.0, 5.0) if obs > 128 else (0.99, 0.5, 2.0, 0.5))
+    found = config.demonstrated, config.iterations, config.reward.gradient_penalty
+    assert found == ((0.1, 1.0, 5.0) if obs > 128 else (0.5, 2.0, 0.5))
     asked = dataclasses.replace(
         config,
         gamma=0.5,
@@ -250,7 +250,17 @@ def test_what_is_left_open_is_settled_by_the_task(obs, actions, horizon):
         reward=algorithm.PRESETS["paper"].reward,
         policy=algorithm.PRESETS["paper"].policy,
     )
-    assert asked.settled(spec) == asked
+    assert asked.settled(spec, 1000, expert_ends=True) == asked
+
+
+@pytest.mark.parametrize(
+    ("obs", "transitions", "expert_ends", "gamma"),
+    [(11, 1000, False, 0.99), (11, 50, False, 0.97), (348, 1000, False, 0.97), (6, 3, True, 0.99)],
+)
+def test_the_discount_looks_far_where_much_is_demonstrated(obs, transitions, expert_ends, gamma):
+    """Hopper's whole episode, its every 20th transition, Humanoid's episode, Acrobot's ends."""
+    spec = EnvSpec("Probe", obs, 1, False, (-1.0,), (1.0,))
+    assert algorithm.MAIRLConfig().settled(spec, transitions, expert_ends).gamma == gamma
 
 
 def test_config_says_what_was_settled(finished):

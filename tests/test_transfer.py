@@ -33,7 +33,7 @@ SMALL = shlex.split(
 )
 TASK = "mairl/GridWorld-v0"
 BOX = EnvSpec("Box-v0", 3, 2, False, (-1.0, -1.0), (1.0, 1.0))
-SETTLED = PRESETS["default"].settled(BOX)
+SETTLED = PRESETS["default"].settled(BOX, 1000, expert_ends=False)
 
 
 @pytest.fixture(autouse=True)

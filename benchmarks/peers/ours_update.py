@@ -34,7 +34,7 @@ SCAN = jax.lax.scan
 
 def configure(job: dict[str, Any], spec: EnvSpec) -> MAIRLConfig:
     """The preset as it is settled for the task, at the sizes asked for."""
-    config = PRESETS["default"].settled(spec)
+    config = PRESETS["default"].settled(spec, 1000, expert_ends=False)
     return replace(
         config,
         batch_size=job["batch"],

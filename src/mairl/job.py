@@ -123,7 +123,7 @@ def check(config: TrainConfig) -> Job:
     expert = demonstrations.subsample(demos, config.episodes, config.every, config.seed)
     algo: Any = config.algo
     if isinstance(algo, MAIRLConfig):
-        algo = algo.settled(spec)
+        algo = algo.settled(spec, len(expert.transition.obs), expert.ends)
     algo.check()
     settings = dataclasses.replace(config, algo=algo)
     learner = Learner(find(config.algorithm), algo, spec, expert, config.steps, config.seed)

@@ -14,6 +14,10 @@ LARGE_OBSERVATION = 128
 """Where more numbers than these are observed (of Gymnasium's robots, Humanoid's alone), other
 settings learn (docs/method.md)."""
 
+WELL_SHOWN = 8
+"""Demonstrated transitions for each observed number, from which on the discount is 0.99
+(docs/method.md)."""
+
 
 @dataclass(frozen=True)
 class DynamicsConfig:
@@ -117,7 +121,8 @@ class MAIRLConfig:
 
     on_policy: ClassVar[bool] = False
     gamma: float | None = None
-    """Discount of one step. None: 0.99, but 0.97 where more than 128 numbers are observed."""
+    """Discount of one step. None: 0.99, but 0.97 where fewer than 8 transitions are demonstrated
+    for each observed number, unless most demonstrated episodes end by themselves."""
     batch_size: int | None = None
     """None: 64, but 128 where actions are discrete. The discriminator has half as many
     demonstrations and half as many replayed transitions."""
@@ -150,20 +155,25 @@ class MAIRLConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     value: ValueConfig = field(default_factory=ValueConfig)
 
-    def settled(self, spec: EnvSpec) -> "MAIRLConfig":
+    def settled(self, spec: EnvSpec, transitions: int, expert_ends: bool) -> "MAIRLConfig":
         """With numbers for what is None.
 
+        ``transitions`` are demonstrated; ``expert_ends`` if most demonstrations end by themselves.
+
+        What goes wrong slowly or rarely must be seen from far away, and so must an end the expert
+        makes for; but where little is demonstrated, what is far away is promised too much.
         Discrete actions are left to the critics, which sum over all choices exactly. In many
         dimensions of action their slope is less to be trusted, and more steps of the model pay.
         Batches of 64 are enough with noise while collecting, which discrete actions do not get.
-        Of many observed numbers critics learn a few demonstrations by heart and promise too much,
-        the more the farther they look, and a model foresees less (docs/method.md).
+        Of many observed numbers critics learn a few demonstrations by heart, and a model foresees
+        less (docs/method.md).
         """
         large = spec.obs_size > LARGE_OBSERVATION
+        far = expert_ends or transitions >= WELL_SHOWN * spec.obs_size
         horizon = 0 if spec.discrete or large else 3 if spec.action_size <= 3 else 5
         return replace(
             self,
-            gamma=_given(self.gamma, 0.97 if large else 0.99),
+            gamma=_given(self.gamma, 0.99 if far else 0.97),
             batch_size=_given(self.batch_size, 128 if spec.discrete else 64),
             demonstrated=_given(self.demonstrated, 0.1 if large else 0.5),
             iterations=_given(self.iterations, 1.0 if large else 2.0),

@@ -23,6 +23,11 @@ class ExpertData:
     episode_lengths: tuple[int, ...]
     terminated: tuple[bool, ...]
 
+    @property
+    def ends(self) -> bool:
+        """Whether most of the episodes ended by themselves, not by time."""
+        return 2 * sum(self.terminated) > len(self.terminated)
+
 
 def subsample(demos: Demonstrations, episodes: int | None, every: int, seed: int) -> ExpertData:
     """Draw ``episodes`` episodes (None: all) and keep every ``every``-th transition of each.
