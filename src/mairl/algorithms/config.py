@@ -161,12 +161,11 @@ class MAIRLConfig:
         ``transitions`` are demonstrated; ``expert_ends`` if most demonstrations end by themselves.
 
         What goes wrong slowly or rarely must be seen from far away, and so must an end the expert
-        makes for; but where little is demonstrated, what is far away is promised too much.
-        Discrete actions are left to the critics, which sum over all choices exactly. In many
-        dimensions of action their slope is less to be trusted, and more steps of the model pay.
-        Batches of 64 are enough with noise while collecting, which discrete actions do not get.
-        Of many observed numbers critics learn a few demonstrations by heart, and a model foresees
-        less (docs/method.md).
+        makes for; but where little is demonstrated, looking far does harm. Discrete actions are
+        left to the critics, which sum over all choices exactly. In many dimensions of action their
+        slope is less to be trusted, and more steps of the model pay. Batches of 64 are enough with
+        noise while collecting, which discrete actions do not get. Of many observed numbers critics
+        learn a few demonstrations by heart, and a model foresees less (docs/method.md).
         """
         large = spec.obs_size > LARGE_OBSERVATION
         far = expert_ends or transitions >= WELL_SHOWN * spec.obs_size
